@@ -1,0 +1,123 @@
+"""What a subscriber does: subscribe, unsubscribe, pull, follow."""
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from mbctl.actions import text
+from mbctl.actions.output import Output
+from mbctl.errors import InvalidArgument, Timeout
+from mbctl.model import Subscribed
+
+if TYPE_CHECKING:
+    from mbctl import Subscriber
+    from mbctl.client.messages import Batch
+
+Start = int | Literal["new", "earliest"] | None
+
+PULL_COUNT = 10
+"""Messages of a pull that does not say how many: a look, not a flood."""
+
+# As many as one reply can hold of small messages; memory for a few MiB.
+_PULL_CHUNK = 10_000
+
+
+def subscribe(
+    subscriber: "Subscriber",
+    output: Output,
+    topic: str,
+    *,
+    start: Start = None,
+    ack_wait: float = 30.0,
+) -> Subscribed:
+    """Subscribe to a topic and show where the subscription stands."""
+    answer = subscriber.subscribe(topic, start, ack_wait=ack_wait)
+    row = {
+        "topic": answer.topic,
+        "subscriber": answer.subscriber,
+        "offset": answer.offset,
+        "skipped": answer.skipped,
+        "created": answer.created,
+    }
+    output.done(row, standing(answer))
+    return answer
+
+
+def standing(answer: Subscribed) -> str:
+    """In one sentence, where a subscription stands."""
+    who = text.escape(answer.subscriber)
+    topic = text.escape(answer.topic)
+    if not answer.created:
+        return f"{who} was subscribed to {topic} before and stays at #{answer.offset}"
+    skipped = f", after {text.counted(answer.skipped, 'message')}" if answer.skipped else ""
+    return f"{who} is subscribed to {topic} from #{answer.offset}{skipped}"
+
+
+def unsubscribe(subscriber: "Subscriber", output: Output, topic: str) -> None:
+    """End the subscription of a topic and say so."""
+    subscriber.unsubscribe(topic)
+    who = text.escape(subscriber.subscriber)
+    output.done(
+        {"topic": topic, "subscriber": subscriber.subscriber, "deleted": True},
+        f"{who} is no longer subscribed to {text.escape(topic)}",
+    )
+
+
+def pull(
+    subscriber: "Subscriber",
+    output: Output,
+    topic: str,
+    *,
+    count: int | None = None,
+    minimum: int = 0,
+    wait: float = 0.0,
+    ack: bool = True,
+) -> int:
+    """Show messages until there are ``count`` or nothing is left; return how many.
+
+    Waits up to ``wait`` seconds in all for the first message, or for ``minimum``. What was
+    shown is acknowledged once it has left this process, unless ``ack`` is False.
+
+    Raises:
+        Timeout: fewer than ``minimum`` came; those are shown and acknowledged.
+    """
+    count_max = max(PULL_COUNT, minimum) if count is None else count
+    if minimum > count_max:
+        raise InvalidArgument(reason=f"a pull of at most {count_max} cannot bring {minimum}")
+    deadline = time.monotonic() + wait
+    shown = 0
+    with output.messages() as writer:
+        while shown < count_max:
+            patience = max(0.0, deadline - time.monotonic()) if shown < max(minimum, 1) else 0.0
+            chunk = min(count_max - shown, _PULL_CHUNK)
+            batch = subscriber.pull(topic, chunk, wait=patience, auto_ack=False)
+            if not batch:
+                break
+            writer.write(batch)
+            writer.flush()
+            if ack:
+                batch.ack()
+            shown += len(batch)
+    if shown < minimum:
+        came = f"{shown} came" if shown else "none came"
+        what = f"the pull of {text.counted(minimum, 'message')} from {topic!r}, of which {came},"
+        raise Timeout(what=what, seconds=f"{wait:g}")
+    return shown
+
+
+def show_batch(output: Output, batch: "Batch") -> None:
+    """Show the messages of one pull; they have left this process on return."""
+    with output.messages() as writer:
+        writer.write(batch)
+        writer.flush()
+
+
+def follow(subscriber: "Subscriber", output: Output, topics: Sequence[str]) -> None:
+    """Show messages of subscribed topics as they come, until interrupted.
+
+    A message is acknowledged after it has left this process.
+    """
+    with output.messages() as writer:
+        for message in subscriber.follow(*topics):
+            writer.write_one(message)
+            writer.flush()

@@ -1,0 +1,90 @@
+"""What is sent: one message, or each line of a stream."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, BinaryIO
+
+from mbctl.actions import text
+from mbctl.actions.output import Output
+from mbctl.errors import MessageTooLarge
+from mbctl.model import LIMITS, Receipt
+
+if TYPE_CHECKING:
+    from mbctl import Publisher
+
+# Large enough that the cost of a batch is spread, small enough that a batch of lines stays
+# far below the limit of a frame.
+_BATCH_LINES_MAX = 1_000
+_READ_SIZE = 256 * 1024
+
+
+def send(
+    publisher: "Publisher",
+    output: Output,
+    topic: str,
+    payload: bytes,
+    *,
+    key: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Receipt:
+    """Send one message and show where it was stored."""
+    receipt = publisher.send(topic, payload, key=key, headers=dict(headers) if headers else None)
+    show_receipt(output, receipt, len(payload))
+    return receipt
+
+
+def send_lines(publisher: "Publisher", output: Output, topic: str, stream: BinaryIO) -> int:
+    """Send each line of ``stream`` as a message; show the first offset and the count.
+
+    Only LF ends a line; a last line without one is a message too. What has been read is
+    sent before more is waited for, so that lines of a slow stream are not held back.
+
+    Raises:
+        SendFailed: some lines were refused; the others are stored.
+    """
+    batches = _batches(stream)
+    payloads = next(batches, None)
+    if payloads is None:
+        output.note("nothing to send")
+        return 0
+    # The first batch goes alone: it tells the first offset, and a topic that does not exist
+    # is known before the rest is read.
+    first = publisher.send_many(topic, payloads)
+    count, size = first.count, sum(map(len, payloads))
+    with publisher.pipeline() as pipe:
+        for payloads in batches:
+            pipe.send_many(topic, payloads)
+            count += len(payloads)
+            size += sum(map(len, payloads))
+    show_receipt(output, Receipt(topic, first.offset, count), size)
+    return count
+
+
+def show_receipt(output: Output, receipt: Receipt, size: int) -> None:
+    """Show where ``size`` bytes of messages were stored."""
+    where = f"{text.escape(receipt.topic)} #{receipt.offset}"
+    many = f"{text.counted(receipt.count, 'message')}  " if receipt.count != 1 else ""
+    row = {"topic": receipt.topic, "offset": receipt.offset, "count": receipt.count}
+    output.done(row, f"{where}  {many}{text.size(size)}")
+
+
+def _batches(stream: BinaryIO) -> Iterator[list[bytes]]:
+    """The lines of a stream, as many at a time as one read brought in."""
+    # read1 returns what is there; read would wait for a full buffer.
+    read = getattr(stream, "read1", stream.read)
+    unfinished: list[bytes] = []
+    unfinished_size = 0
+    while data := read(_READ_SIZE):
+        *ended, last = data.split(b"\n")
+        if ended:
+            unfinished.append(ended[0])
+            ended[0] = b"".join(unfinished)
+            for first in range(0, len(ended), _BATCH_LINES_MAX):
+                yield ended[first : first + _BATCH_LINES_MAX]
+            unfinished, unfinished_size = [], 0
+        unfinished.append(last)
+        unfinished_size += len(last)
+        # A stream without line ends must not fill the memory.
+        if unfinished_size > LIMITS.message_bytes:
+            raise MessageTooLarge(what="line", size=unfinished_size, limit=LIMITS.message_bytes)
+    if unfinished_size:
+        yield [b"".join(unfinished)]

@@ -1,0 +1,131 @@
+"""The kinds of commands: how each shows its examples, its errors and its end."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from mbctl.actions import exit_codes
+from mbctl.actions.output import Output
+from mbctl.cli.options import Client, client_params, take_client_options
+from mbctl.errors import MbctlError, TopicNotFound
+
+
+class Command(TyperCommand):
+    """A command whose epilog is examples, one a line, shown as they are."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples, unwrapped so that they can be copied."""
+        if self.epilog:
+            with formatter.section("Examples"):
+                for line in self.epilog.strip().splitlines():
+                    formatter.write(f"{'':{formatter.current_indent}}{line.strip()}\n")
+
+    def invoke(self, ctx: Any) -> int:
+        """Run the command; return its exit code, having reported what went wrong."""
+        return guard(lambda: super(Command, self).invoke(ctx), Output())
+
+
+class ClientCommand(Command):
+    """A command that asks a server; it takes the options that all of them share."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.params.extend(client_params())
+
+    def invoke(self, ctx: Any) -> int:
+        """Run the command with a ``Client``; return its exit code."""
+        options = take_client_options(ctx.params)
+        client = Client(options, options.make_output())
+        ctx.obj = client
+        return guard(
+            lambda: super(Command, self).invoke(ctx),
+            client.output,
+            topics=lambda: _topic_names(client),
+        )
+
+
+def guard(
+    act: Callable[[], int | None],
+    output: Output,
+    *,
+    topics: Callable[[], Iterable[str]] = tuple,
+) -> int:
+    """Run ``act``; return its exit code, or report its error and return that one's.
+
+    This is the command line's one place where every error ends. ``topics`` gives the
+    names that a wrong one is compared with.
+    """
+    try:
+        code = act()
+        output.flush()
+        return code or exit_codes.OK
+    except KeyboardInterrupt:
+        return exit_codes.INTERRUPTED
+    except BrokenPipeError:
+        abandon_stdout()
+        return exit_codes.CLOSED_PIPE
+    except MbctlError as error:
+        _maybe_trace()
+        output.error(error, hint=_hint(error, topics))
+        return exit_codes.of(error)
+    except typer.Exit as end:
+        return end.exit_code
+    except typer.TyperException:
+        # A usage error that the parser could not see; it is reported like the others.
+        raise
+    except OSError as error:
+        _maybe_trace()
+        output.failure("OSError", _describe(error))
+        return exit_codes.of(error)
+    except Exception as error:
+        _maybe_trace()
+        output.failure(
+            "Unexpected",
+            f"unexpected {type(error).__name__}: {error}",
+            "this is a bug in mbctl; MBCTL_DEBUG=1 shows where",
+        )
+        return exit_codes.UNEXPECTED
+
+
+def abandon_stdout() -> None:
+    """Let what is still buffered for a closed stdout go nowhere, without complaint."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):
+        # A stdout that is no file has nothing that could complain.
+        pass
+
+
+def _hint(error: MbctlError, topics: Callable[[], Iterable[str]]) -> str:
+    if not isinstance(error, TopicNotFound):
+        return error.hint
+    from mbctl.actions.suggest import hint_for
+
+    try:
+        return hint_for(error, topics())
+    except MbctlError:
+        # The advice is a courtesy; failing to find a better one is no news.
+        return error.hint
+
+
+def _topic_names(client: Client) -> list[str]:
+    with client.admin() as admin:
+        return [info.topic for info in admin.topics()]
+
+
+def _describe(error: OSError) -> str:
+    what = (error.strerror or str(error)).lower()
+    return f"{error.filename}: {what}" if error.filename else what
+
+
+def _maybe_trace() -> None:
+    if os.environ.get("MBCTL_DEBUG"):
+        import traceback
+
+        traceback.print_exc()

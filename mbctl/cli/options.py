@@ -1,0 +1,138 @@
+"""The options that all client commands share, and what they amount to."""
+
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+import typer
+from typer.core import TyperOption
+
+from mbctl.actions.output import COLOURS, FORMS, Colour, Form, Output
+from mbctl.model import DEFAULT_HOST, DEFAULT_PORT
+
+if TYPE_CHECKING:
+    from mbctl import Admin, Publisher, Subscriber
+
+DEFAULT_SERVER = f"{DEFAULT_HOST}:{DEFAULT_PORT}"
+DEFAULT_TIMEOUT_S = 30.0
+
+
+class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Which server to ask, how long to wait for it, and how to show what it says."""
+
+    server: str
+    timeout: float
+    output: Form
+    color: Colour
+    quiet: bool
+    verbose: bool
+
+    def make_output(self) -> Output:
+        """The output that was asked for, on this process's streams."""
+        return Output(self.output, color=self.color, quiet=self.quiet, verbose=self.verbose)
+
+
+class Client(msgspec.Struct, frozen=True):
+    """What a client command works with: its options, its output, and clients on demand."""
+
+    options: ClientOptions
+    output: Output
+
+    def publisher(self) -> "Publisher":
+        """A publisher of the server that was asked for."""
+        from mbctl import Publisher
+
+        return Publisher(self.options.server, timeout=self.options.timeout)
+
+    def subscriber(self, name: str | None) -> "Subscriber":
+        """A subscriber of the server that was asked for; ephemeral without a name."""
+        from mbctl import Subscriber
+
+        return Subscriber(self.options.server, name, timeout=self.options.timeout)
+
+    def admin(self) -> "Admin":
+        """A client of the server that was asked for, to look and to tidy."""
+        from mbctl import Admin
+
+        return Admin(self.options.server, timeout=self.options.timeout)
+
+
+def client_of(context: typer.Context) -> Client:
+    """The client that ``ClientCommand`` has made for this call."""
+    return cast(Client, context.obj)
+
+
+def above_zero(value: float | None) -> float | None:
+    """Check a number of seconds that must be above 0; for an option's callback."""
+    # Written so that NaN is refused too.
+    if value is not None and not value > 0:
+        raise typer.BadParameter(f"{value:g} is not above 0.")
+    return value
+
+
+def not_negative(value: float | None) -> float | None:
+    """Check a number of seconds that may be 0; for an option's callback."""
+    if value is not None and not value >= 0:
+        raise typer.BadParameter(f"{value:g} is below 0.")
+    return value
+
+
+def client_params() -> list[TyperOption]:
+    """The shared options, new ones for each command that takes them."""
+    return [
+        _option(
+            ["--server", "-s"],
+            metavar="HOST:PORT",
+            default=DEFAULT_SERVER,
+            help="The server, as HOST:PORT or mb://HOST:PORT.",
+        ),
+        _option(
+            ["--timeout"],
+            metavar="SECONDS",
+            type=float,
+            default=DEFAULT_TIMEOUT_S,
+            callback=lambda _context, _param, value: above_zero(value),
+            help="How long an answer may take.",
+        ),
+        _option(
+            ["--output", "-o"],
+            metavar="|".join(FORMS),
+            default="auto",
+            callback=lambda _context, _param, value: _one_of(FORMS, value),
+            help="The form of the answer; auto is a table on a terminal, else tab-separated.",
+        ),
+        _option(
+            ["--color"],
+            metavar="|".join(COLOURS),
+            default="auto",
+            callback=lambda _context, _param, value: _one_of(COLOURS, value),
+            help="Whether to use colours.",
+        ),
+        _flag(["--quiet", "-q"], help="Show data and errors only."),
+        _flag(["--verbose", "-v"], help="Show more, and long payloads whole."),
+    ]
+
+
+def take_client_options(values: dict[str, Any]) -> ClientOptions:
+    """Take the shared options out of the parsed ``values`` of a command."""
+    return ClientOptions(**{name: values.pop(name) for name in ClientOptions.__struct_fields__})
+
+
+def _option(names: list[str], **settings: Any) -> TyperOption:
+    envvar = f"MBCTL_{names[0].lstrip('-').upper()}"
+    settings.setdefault("type", str)
+    return TyperOption(
+        param_decls=names, envvar=envvar, show_envvar=True, show_default=True, **settings
+    )
+
+
+def _flag(names: list[str], *, help: str) -> TyperOption:  # noqa: A002 - as in typer
+    envvar = f"MBCTL_{names[0].lstrip('-').upper()}"
+    return TyperOption(
+        param_decls=names, is_flag=True, default=False, envvar=envvar, show_envvar=True, help=help
+    )
+
+
+def _one_of(allowed: tuple[str, ...], value: str) -> str:
+    if value not in allowed:
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(allowed)}.")
+    return value

@@ -1,0 +1,132 @@
+"""The server and what it says of itself: server, status, ping."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from mbctl.cli.arguments import parse_size
+from mbctl.cli.options import client_of, not_negative
+from mbctl.model import DEFAULT_HOST, DEFAULT_PORT
+
+SERVER_EXAMPLES = """
+mbctl server
+mbctl server --memory --port 0
+"""
+
+
+def server(
+    host: Annotated[
+        str, typer.Option("--host", metavar="HOST", envvar="MBCTL_HOST", help="Where to listen.")
+    ] = DEFAULT_HOST,
+    port: Annotated[
+        int,
+        typer.Option(
+            "--port",
+            metavar="PORT",
+            min=0,
+            max=65535,
+            envvar="MBCTL_PORT",
+            help="The port; 0 picks a free one.",
+        ),
+    ] = DEFAULT_PORT,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="DIR",
+            envvar="MBCTL_DATA",
+            help="Where to keep messages. Default: the user's data directory.",
+            show_default=False,
+        ),
+    ] = None,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Keep messages in memory only.")
+    ] = False,
+    sync: Annotated[
+        Literal["always", "never"],
+        typer.Option(
+            "--sync",
+            metavar="always|never",
+            envvar="MBCTL_SYNC",
+            help="Whether a message is on disk before it is acknowledged.",
+        ),
+    ] = "always",
+    max_bytes: Annotated[
+        int | None,
+        typer.Option(
+            "--max-bytes",
+            metavar="SIZE",
+            parser=parse_size,
+            envvar="MBCTL_MAX_BYTES",
+            help="Refuse sends above this size of messages in all, such as 4G.",
+        ),
+    ] = None,
+    log_format: Annotated[
+        Literal["text", "json"],
+        typer.Option(
+            "--log-format",
+            metavar="text|json",
+            envvar="MBCTL_LOG_FORMAT",
+            help="The form of the log on stderr.",
+        ),
+    ] = "text",
+    insecure: Annotated[
+        bool,
+        typer.Option("--insecure", help="Allow a --host that others can reach, without users."),
+    ] = False,
+) -> int:
+    """Run the broker until Ctrl-C.
+
+    Prints one line to stdout when it is ready; the log goes to stderr.
+    """
+    from mbctl.server import run
+    from mbctl.server.options import ServerOptions
+
+    if memory and data is not None:
+        raise typer.BadParameter("--memory goes without --data.")
+    return run(
+        ServerOptions(
+            host=host,
+            port=port,
+            data=data,
+            memory=memory,
+            sync=sync,
+            max_bytes=max_bytes,
+            insecure=insecure,
+            log_format=log_format,
+        )
+    )
+
+
+def status(context: typer.Context) -> None:
+    """Show what the server is and how busy."""
+    from mbctl.actions import status as act
+
+    client = client_of(context)
+    with client.admin() as admin:
+        act.status(admin, client.output)
+
+
+def ping(
+    context: typer.Context,
+    wait: Annotated[
+        float,
+        typer.Option(
+            "--wait",
+            metavar="SECONDS",
+            callback=not_negative,
+            help="Try until a server answers, at most this long.",
+        ),
+    ] = 0.0,
+) -> None:
+    """Ask the server for a sign of life, and show how long it took."""
+    from mbctl import Admin
+    from mbctl.actions import status as act
+
+    client = client_of(context)
+    options = client.options
+
+    def connect(seconds: float) -> Admin:
+        return Admin(options.server, timeout=min(options.timeout, seconds) or options.timeout)
+
+    act.ping(connect, client.output, wait=wait)

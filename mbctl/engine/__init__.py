@@ -1,0 +1,1 @@
+"""What serves the verbs. ``interface`` says what an engine is; ``local`` is core + journal."""

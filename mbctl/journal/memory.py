@@ -1,0 +1,53 @@
+"""The journal's twin without a disk: keeps batches in memory and forgets all else."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from mbctl.batch import Buffer
+from mbctl.journal.records import BatchHead, Record
+
+
+class MemoryJournal:
+    """A Journal whose commits are done at once and whose records end with the process."""
+
+    durability = "memory"
+
+    def __init__(self) -> None:
+        self._batches: dict[int, Buffer] = {}
+        self._next_place = 1
+        self._size = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of batches held."""
+        return self._size
+
+    def append_batch(self, head: BatchHead, batch: Buffer) -> int:
+        """Keep ``batch``; its place."""
+        assert head.count > 0
+        place = self._next_place
+        self._next_place += 1
+        self._batches[place] = batch
+        self._size += memoryview(batch).nbytes
+        return place
+
+    def append(self, record: Record) -> None:
+        """Nothing to do: the state that the record tells of is in memory already."""
+
+    def commit(self, done: Callable[[], None]) -> None:
+        """Call ``done``: in memory there is nothing to wait for."""
+        done()
+
+    def read(self, places: Sequence[int], done: Callable[[list[Buffer]], None]) -> None:
+        """Call ``done`` with the batches at ``places``."""
+        done([self._batches[place] for place in places])
+
+    def release(self, places: Iterable[int]) -> None:
+        """Forget these batches."""
+        for place in places:
+            self._size -= memoryview(self._batches.pop(place)).nbytes
+        assert self._size >= 0
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._batches.clear()
+        self._size = 0

@@ -1,0 +1,131 @@
+"""What a line in a shell can mean: one frozen value for each verb.
+
+The grammar makes them and the session carries them out; nothing else happens here.
+"""
+
+from typing import Literal
+
+import msgspec
+
+Kind = Literal["publisher", "subscriber"]
+KINDS: tuple[Kind, ...] = ("publisher", "subscriber")
+
+
+class Register(msgspec.Struct, frozen=True):
+    """registerPublisher or registerSubscriber: begin again under this name, or none."""
+
+    name: str | None = None
+
+
+class CreateTopic(msgspec.Struct, frozen=True):
+    """createTopic."""
+
+    topic: str
+    max_messages: int | None = None
+    max_bytes: int | None = None
+
+
+class DeleteTopic(msgspec.Struct, frozen=True):
+    """deleteTopic."""
+
+    topic: str
+
+
+class Send(msgspec.Struct, frozen=True):
+    """send: ``message`` is None if the content of ``file`` is the message."""
+
+    topic: str
+    message: bytes | None = None
+    key: bytes | None = None
+    headers: dict[str, str] | None = None
+    file: str | None = None
+
+
+class Subscribe(msgspec.Struct, frozen=True):
+    """subscribe; a None is left to the server."""
+
+    topic: str
+    start: int | Literal["new", "earliest"] | None = None
+    ack_wait: float | None = None
+
+
+class Unsubscribe(msgspec.Struct, frozen=True):
+    """unsubscribe."""
+
+    topic: str
+
+
+class Pull(msgspec.Struct, frozen=True):
+    """pull; without a topic, from the only subscription there is."""
+
+    topic: str | None = None
+    max_messages: int | None = None
+    wait: float | None = None
+    no_ack: bool = False
+
+
+class Ack(msgspec.Struct, frozen=True):
+    """ack: acknowledge what the last pull brought."""
+
+
+class Nack(msgspec.Struct, frozen=True):
+    """nack: give back what the last pull brought."""
+
+    delay: float = 0.0
+
+
+class Follow(msgspec.Struct, frozen=True):
+    """follow; without topics, every subscription there is."""
+
+    topics: tuple[str, ...] = ()
+
+
+class Subscriptions(msgspec.Struct, frozen=True):
+    """subscriptions: those of this subscriber."""
+
+
+class Topics(msgspec.Struct, frozen=True):
+    """topics."""
+
+
+class Status(msgspec.Struct, frozen=True):
+    """status: of the server."""
+
+
+class Help(msgspec.Struct, frozen=True):
+    """help; without a verb, the list of verbs."""
+
+    verb: str | None = None
+
+
+class History(msgspec.Struct, frozen=True):
+    """history: the lines typed so far."""
+
+
+class Clear(msgspec.Struct, frozen=True):
+    """clear: the screen."""
+
+
+class Exit(msgspec.Struct, frozen=True):
+    """exit."""
+
+
+Command = (
+    Register
+    | CreateTopic
+    | DeleteTopic
+    | Send
+    | Subscribe
+    | Unsubscribe
+    | Pull
+    | Ack
+    | Nack
+    | Follow
+    | Subscriptions
+    | Topics
+    | Status
+    | Help
+    | History
+    | Clear
+    | Exit
+)

@@ -1,0 +1,134 @@
+"""What could be typed next: pure functions over the text before the cursor.
+
+The live names come in as they were last seen; nothing here asks a server.
+"""
+
+import msgspec
+
+from mbctl.shell.commands import Kind
+from mbctl.shell.grammar import Piece, pieces, verb_token
+from mbctl.shell.verbs import Names, Operand, Option, Verb, find_verb, normalize, verbs_of
+
+# Arbitrary: more than any terminal shows, and quickly drawn where there are 10,000 topics.
+CANDIDATES_MAX = 200
+
+
+class LiveNames(msgspec.Struct, frozen=True):
+    """The names that the server had when it was last asked, each with a word about it."""
+
+    topics: dict[str, str] = {}
+    subscribed: dict[str, str] = {}
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """One completion: ``text`` takes the place of the last ``replaces`` characters."""
+
+    text: str
+    replaces: int
+    about: str = ""
+
+
+class _Place(msgspec.Struct, frozen=True):
+    """Where the cursor is: in the ``word`` that began, and what may stand there."""
+
+    word: str
+    length: int
+    options: tuple[Option, ...] = ()
+    names: Names = "nothing"
+
+
+def complete(kind: Kind, before: str, live: LiveNames) -> list[Candidate]:
+    """The completions for the line whose text before the cursor is ``before``."""
+    verb_word = verb_token(before)
+    if verb_word is None:
+        return [] if before.strip() else _verb_candidates(kind, "")
+    if verb_word.end == len(before):
+        return _verb_candidates(kind, verb_word.text)
+    verb = find_verb(verb_word.text)
+    if verb is None or kind not in verb.kinds:
+        return []
+    place = _place(verb, before, verb_word.end)
+    if place is None:
+        return []
+    flags = {option.flag: option.help for option in place.options}
+    if place.word.startswith("-"):
+        return _candidates(place, flags)
+    return _candidates(place, _names(kind, place.names, live))
+
+
+def syntax_for(kind: Kind, text: str) -> str:
+    """The syntax of the verb that the line ``text`` begins with; empty if it has none."""
+    word = verb_token(text)
+    verb = find_verb(word.text) if word else None
+    return verb.syntax if verb and kind in verb.kinds else ""
+
+
+def _verb_candidates(kind: Kind, word: str) -> list[Candidate]:
+    """Verbs that begin with ``word``, then those whose initials do: ct finds createTopic."""
+    typed = normalize(word)
+    verbs = verbs_of(kind)
+    first = [verb for verb in verbs if normalize(verb.name).startswith(typed)]
+    initials = [verb for verb in verbs if verb not in first and _initials(verb).startswith(typed)]
+    return [Candidate(verb.name, len(word), verb.summary) for verb in first + initials]
+
+
+def _initials(verb: Verb) -> str:
+    """The first letters of the words in a verb: ct of createTopic."""
+    return (verb.name[0] + "".join(filter(str.isupper, verb.name))).lower()
+
+
+def _place(verb: Verb, before: str, position: int) -> _Place | None:
+    """Where the cursor is behind the verb; None inside a message or beyond the operands."""
+    read = list(pieces(verb, before, position))
+    last = read[-1] if read else None
+    typed = read.pop() if last and last.token.end == len(before) else None
+    if typed and (typed.role == "message" or typed.token.quoted):
+        return None
+    word = before[typed.token.start :] if typed else "--" if before.endswith(" --") else ""
+    previous = read[-1] if read else None
+    if previous and previous.option and previous.role == "option":
+        return _Place(word, len(word), names=previous.option.names)
+    operand = _operand(verb, read)
+    if read and read[-1].role == "operand" and verb.tail is not None:
+        return None
+    names: Names = operand.names if operand else "nothing"
+    return _Place(word, len(word), _options_left(verb, read), names)
+
+
+def _operand(verb: Verb, read: list[Piece]) -> Operand | None:
+    """The operand that comes next after the pieces ``read``."""
+    count = sum(piece.role == "operand" for piece in read)
+    if count < len(verb.operands):
+        return verb.operands[count]
+    last = verb.operands[-1] if verb.operands else None
+    return last if last and last.repeatable else None
+
+
+def _options_left(verb: Verb, read: list[Piece]) -> tuple[Option, ...]:
+    given = {piece.option for piece in read if piece.option and not piece.option.repeatable}
+    return tuple(option for option in verb.options if option not in given)
+
+
+def _names(kind: Kind, names: Names, live: LiveNames) -> dict[str, str]:
+    if names == "topics":
+        return live.topics
+    if names == "subscribed":
+        return live.subscribed
+    if names == "verbs":
+        return {verb.name: verb.summary for verb in verbs_of(kind)}
+    if names == "starts":
+        return {"earliest": "the earliest message kept", "new": "only what comes from now on"}
+    return {}
+
+
+def _candidates(place: _Place, words: dict[str, str]) -> list[Candidate]:
+    """The words that begin with what was typed, then those that contain it."""
+    typed = place.word.lower()
+    first: list[str] = []
+    within: list[str] = []
+    for word in words:
+        at = word.lower().find(typed)
+        if at >= 0:
+            (within if at else first).append(word)
+    best = (first + within)[:CANDIDATES_MAX]
+    return [Candidate(word, place.length, words[word]) for word in best]

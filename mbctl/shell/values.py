@@ -1,0 +1,95 @@
+"""From what was typed to what it means: one conversion for each kind of value.
+
+Each takes the text and raises ValueError, or an error of mbctl.errors, if it is not one.
+"""
+
+import re
+
+from mbctl.actions.text import parse_size
+from mbctl.model import check_ack_wait
+
+# 18 digits stay below 2**63, which every number of the protocol must.
+_WHOLE = re.compile(r"[0-9]{1,18}", re.ASCII)
+_SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{0,9})?|\.[0-9]{1,9}", re.ASCII)
+
+_NUMBER_MAX = 2**63 - 1
+
+# Arbitrary: enough to recognise what was typed, short enough to stay on the line.
+_SHOWN_MAX = 60
+
+
+def shown(text: str) -> str:
+    """``text`` in quotes for an error message, shortened if it is long."""
+    return repr(text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "...")
+
+
+def count(text: str) -> int:
+    """A whole number from 1 on."""
+    if _WHOLE.fullmatch(text) is None or int(text) == 0:
+        raise ValueError(f"{shown(text)} is not a whole number from 1 on")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """A number of seconds from 0 on."""
+    if _SECONDS.fullmatch(text) is None:
+        raise ValueError(f"{shown(text)} is not a number of seconds")
+    return float(text)
+
+
+def ack_wait(text: str) -> float:
+    """A number of seconds that a lease may last."""
+    return check_ack_wait(seconds(text))
+
+
+def start(text: str) -> int | str:
+    """Where a subscription begins: new, earliest or an offset."""
+    if text.lower() in ("new", "earliest"):
+        return text.lower()
+    if _WHOLE.fullmatch(text) is None:
+        raise ValueError(f"{shown(text)} is not new, earliest or an offset")
+    return int(text)
+
+
+def utf8(text: str) -> bytes:
+    """The bytes that were typed or read; those that are not UTF-8 came as surrogates."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise ValueError("there is a character that UTF-8 cannot carry") from None
+
+
+def size(text: str) -> int:
+    """A number of bytes, such as 64M."""
+    # What is longer need not even be converted.
+    number = parse_size(text) if len(text) <= 22 else _NUMBER_MAX + 1
+    if number > _NUMBER_MAX:
+        raise ValueError(f"{shown(text)} is not a size below 8 EiB")
+    return number
+
+
+def hexadecimal(text: str) -> bytes:
+    """Bytes written as pairs of hexadecimal digits."""
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise ValueError(f"{shown(text)} is not made of hexadecimal pairs such as 00ff") from None
+
+
+def header(text: str) -> tuple[str, str]:
+    """A header written as name=value."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ValueError(f"{shown(text)} is not name=value")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{shown(text)} is not text in UTF-8, as headers must be") from None
+    return name, value
+
+
+def path(text: str) -> str:
+    """The path of a file, which need not exist."""
+    if not text or "\0" in text:
+        raise ValueError(f"{shown(text)} is not the path of a file")
+    return text

@@ -1,0 +1,358 @@
+"""The verbs of the two shells: operands, options, help and an example for each.
+
+One table serves the parser, the completer, the toolbar and the help, so a verb reads
+the same everywhere.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from mbctl.model import check_name
+from mbctl.shell import commands as c
+from mbctl.shell import values
+from mbctl.shell.commands import Kind
+
+Names = Literal["topics", "subscribed", "verbs", "starts", "nothing"]
+"""What the completer offers at a place: a list of live names, or words of the grammar."""
+
+
+class Option(msgspec.Struct, frozen=True, kw_only=True):
+    """One option of a verb; ``value`` is None for a switch, which takes none."""
+
+    flag: str
+    field: str
+    value: str | None = None
+    convert: Callable[[str], object] = str
+    help: str
+    repeatable: bool = False
+    is_message: bool = False
+    """It gives the message, which then does not stand at the end of the line."""
+    names: Names = "nothing"
+
+
+class Operand(msgspec.Struct, frozen=True, kw_only=True):
+    """One operand of a verb. ``tail`` is the rest of the line, as it was typed."""
+
+    label: str
+    field: str
+    convert: Callable[[str], object] = check_name
+    required: bool = True
+    repeatable: bool = False
+    tail: bool = False
+    names: Names = "nothing"
+
+
+class Verb(msgspec.Struct, frozen=True, kw_only=True):
+    """One verb: how it is written, what it makes, and how it is explained."""
+
+    name: str
+    kinds: tuple[Kind, ...] = c.KINDS
+    command: Callable[..., c.Command]
+    operands: tuple[Operand, ...] = ()
+    options: tuple[Option, ...] = ()
+    summary: str
+    details: str = ""
+    example: str
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def syntax(self) -> str:
+        """How the verb is written, in one line."""
+        return " ".join([self.name, *self._option_words(), *self._operand_words()])
+
+    def _option_words(self) -> list[str]:
+        words = []
+        messages = [_written(o) for o in self.options if o.is_message]
+        if messages:
+            words.append(f"[{' | '.join(messages)}]")
+        others = [f"[{_written(o)}]" for o in self.options if not o.is_message]
+        return others + words
+
+    def _operand_words(self) -> list[str]:
+        return [_operand_word(operand) for operand in self.operands]
+
+    @property
+    def tail(self) -> Operand | None:
+        """The operand that takes the rest of the line as it is, if the verb has one."""
+        return next((operand for operand in self.operands if operand.tail), None)
+
+
+def _written(option: Option) -> str:
+    return option.flag if option.value is None else f"{option.flag} {option.value}"
+
+
+def _operand_word(operand: Operand) -> str:
+    label = operand.label + ("..." if operand.repeatable else "")
+    return label if operand.required else f"[{label}]"
+
+
+def normalize(word: str) -> str:
+    """``word`` as verbs are compared: createTopic, create-topic and CREATE_TOPIC are one."""
+    return word.lower().replace("-", "").replace("_", "")
+
+
+def _verb_name(text: str) -> str:
+    verb = find_verb(text)
+    if verb is None:
+        raise ValueError(f"{values.shown(text)} is not a verb")
+    return verb.name
+
+
+_NEW_NAME = Operand(label="NAME", field="name", required=False)
+_NEW_TOPIC = Operand(label="NAME", field="topic")
+_TOPIC = Operand(label="TOPIC", field="topic", names="topics")
+
+_PUBLISHER: tuple[Verb, ...] = (
+    Verb(
+        name="registerPublisher",
+        kinds=("publisher",),
+        command=c.Register,
+        operands=(_NEW_NAME,),
+        summary="begin a new publisher session",
+        details="Entering the shell has registered already; the name is a label.",
+        example="registerPublisher till-3",
+    ),
+    Verb(
+        name="createTopic",
+        kinds=("publisher",),
+        command=c.CreateTopic,
+        operands=(_NEW_TOPIC,),
+        options=(
+            Option(
+                flag="--max-messages",
+                field="max_messages",
+                value="N",
+                convert=values.count,
+                help="refuse sends above N unread messages",
+            ),
+            Option(
+                flag="--max-bytes",
+                field="max_bytes",
+                value="SIZE",
+                convert=values.size,
+                help="refuse sends above SIZE bytes, such as 64M, of unread messages",
+            ),
+        ),
+        summary="create a topic",
+        details="A topic that exists with the same settings is left as it is.",
+        example="createTopic orders --max-messages 100000",
+    ),
+    Verb(
+        name="send",
+        kinds=("publisher",),
+        command=c.Send,
+        operands=(
+            _TOPIC,
+            Operand(label="MESSAGE", field="message", convert=values.utf8, tail=True),
+        ),
+        options=(
+            Option(
+                flag="--key", field="key", value="K", convert=values.utf8, help="the message's key"
+            ),
+            Option(
+                flag="-H",
+                field="headers",
+                value="N=V",
+                convert=values.header,
+                repeatable=True,
+                help="a header as name=value; may stand several times",
+            ),
+            Option(
+                flag="--file",
+                field="file",
+                value="F",
+                convert=values.path,
+                is_message=True,
+                help="send the content of a file",
+            ),
+            Option(
+                flag="--hex",
+                field="message",
+                value="HEX",
+                convert=values.hexadecimal,
+                is_message=True,
+                help="send bytes that cannot be typed",
+            ),
+        ),
+        summary="send one message",
+        details=(
+            "After TOPIC and exactly one space, everything to the end of the line is the\n"
+            "message as it is: quotes, spaces and # included. Options stand before TOPIC."
+        ),
+        example="""send orders {"id": 1, "note": "it's"}""",
+    ),
+    Verb(
+        name="deleteTopic",
+        kinds=("publisher",),
+        command=c.DeleteTopic,
+        operands=(Operand(label="NAME", field="topic", names="topics"),),
+        summary="delete a topic with its messages and subscriptions",
+        example="deleteTopic orders",
+    ),
+)
+
+_SUBSCRIBER: tuple[Verb, ...] = (
+    Verb(
+        name="registerSubscriber",
+        kinds=("subscriber",),
+        command=c.Register,
+        operands=(_NEW_NAME,),
+        summary="begin again as this subscriber; without a name, as an ephemeral one",
+        details="The subscriptions of a name stay when the shell ends.",
+        example="registerSubscriber billing",
+    ),
+    Verb(
+        name="subscribe",
+        kinds=("subscriber",),
+        command=c.Subscribe,
+        operands=(_TOPIC,),
+        options=(
+            Option(
+                flag="--from",
+                field="start",
+                value="new|earliest|OFFSET",
+                convert=values.start,
+                names="starts",
+                help="where to begin",
+            ),
+            Option(
+                flag="--ack-wait",
+                field="ack_wait",
+                value="S",
+                convert=values.ack_wait,
+                help="seconds until a message that was not acknowledged comes again",
+            ),
+        ),
+        summary="subscribe to a topic",
+        details=(
+            "Without --from, the first subscription of a topic begins at the earliest message\n"
+            "kept and later ones at new messages. Subscribing again keeps the place."
+        ),
+        example="subscribe orders --from earliest",
+    ),
+    Verb(
+        name="unsubscribe",
+        kinds=("subscriber",),
+        command=c.Unsubscribe,
+        operands=(Operand(label="TOPIC", field="topic", names="subscribed"),),
+        summary="give up a subscription and its place",
+        example="unsubscribe orders",
+    ),
+    Verb(
+        name="pull",
+        kinds=("subscriber",),
+        command=c.Pull,
+        operands=(Operand(label="TOPIC", field="topic", required=False, names="subscribed"),),
+        options=(
+            Option(
+                flag="-n",
+                field="max_messages",
+                value="N",
+                convert=values.count,
+                help="at most N messages",
+            ),
+            Option(
+                flag="--wait",
+                field="wait",
+                value="S",
+                convert=values.seconds,
+                help="wait up to S seconds for the first message",
+            ),
+            Option(
+                flag="--no-ack",
+                field="no_ack",
+                help="leave acknowledging to the verb ack",
+            ),
+        ),
+        summary="get the next messages",
+        details=(
+            "TOPIC may be left out with only one subscription. The next pull of the topic, or\n"
+            "leaving the shell, acknowledges the messages."
+        ),
+        example="pull orders -n 5 --wait 2",
+    ),
+    Verb(
+        name="ack",
+        kinds=("subscriber",),
+        command=c.Ack,
+        summary="acknowledge the messages of the last pull",
+        example="ack",
+    ),
+    Verb(
+        name="nack",
+        kinds=("subscriber",),
+        command=c.Nack,
+        options=(
+            Option(
+                flag="--delay",
+                field="delay",
+                value="S",
+                convert=values.seconds,
+                help="seconds until they come again",
+            ),
+        ),
+        summary="give back the messages of the last pull, to be delivered again",
+        example="nack --delay 5",
+    ),
+    Verb(
+        name="follow",
+        kinds=("subscriber",),
+        command=c.Follow,
+        operands=(
+            Operand(
+                label="TOPIC", field="topics", required=False, repeatable=True, names="subscribed"
+            ),
+        ),
+        summary="show messages as they come, until Ctrl-C",
+        details="Without TOPIC it follows every subscription. Messages shown are acknowledged.",
+        example="follow orders",
+    ),
+    Verb(
+        name="subscriptions",
+        kinds=("subscriber",),
+        command=c.Subscriptions,
+        summary="list the subscriptions of this subscriber",
+        example="subscriptions",
+    ),
+)
+
+_BOTH: tuple[Verb, ...] = (
+    Verb(name="topics", command=c.Topics, summary="list the topics", example="topics"),
+    Verb(name="status", command=c.Status, summary="show the server's state", example="status"),
+    Verb(
+        name="help",
+        command=c.Help,
+        operands=(
+            Operand(label="VERB", field="verb", convert=_verb_name, required=False, names="verbs"),
+        ),
+        summary="list the verbs, or explain one",
+        example="help pull",
+    ),
+    Verb(
+        name="history", command=c.History, summary="show the lines typed so far", example="history"
+    ),
+    Verb(name="clear", command=c.Clear, summary="clear the screen", example="clear"),
+    Verb(
+        name="exit",
+        command=c.Exit,
+        summary="leave the shell; Ctrl-D does the same",
+        example="exit",
+        aliases=("quit",),
+    ),
+)
+
+VERBS: tuple[Verb, ...] = _PUBLISHER + _SUBSCRIBER + _BOTH
+
+_BY_NAME = {normalize(name): verb for verb in VERBS for name in (verb.name, *verb.aliases)}
+
+
+def verbs_of(kind: Kind) -> list[Verb]:
+    """The verbs of one shell, in the order in which help lists them."""
+    return [verb for verb in VERBS if kind in verb.kinds]
+
+
+def find_verb(word: str) -> Verb | None:
+    """The verb of either shell that ``word`` means, however it is written."""
+    return _BY_NAME.get(normalize(word))

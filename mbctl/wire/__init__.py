@@ -1,0 +1,1 @@
+"""Sans-I/O: frames, messages, and the session of either end. No sockets, no clock."""

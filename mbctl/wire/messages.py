@@ -1,0 +1,362 @@
+"""The messages of the protocol: what a frame may say.
+
+Each is a msgpack array ``[tag, id, fields...]``. A request's tag is its verb; a reply
+carries the id of its request. A receiver ignores fields past the ones it knows, and a
+sender may leave off trailing fields that have a default, so fields are only ever added
+at the end. Source: docs/protocol.md, "Messages".
+"""
+
+from typing import Literal
+
+import msgspec
+
+from mbctl.batch import Buffer
+from mbctl.errors import Detail, MbctlError
+from mbctl.model import (
+    Limits,
+    Range,
+    ServerStatus,
+    Subscribed,
+    SubscriptionInfo,
+    TopicHolds,
+    TopicInfo,
+    TopicSettings,
+)
+from mbctl.wire.frames import HEAD
+
+VERSION = 1
+
+
+class Message(msgspec.Struct, array_like=True):
+    """What all messages have: the id that ties a reply to its request."""
+
+    id: int
+
+
+# --- requests ---------------------------------------------------------------------------
+
+
+class Hello(Message, tag="hello"):
+    """The first frame of a connection; its form never changes between versions."""
+
+    version_min: int
+    version_max: int
+    client: str
+
+
+class RegisterPublisher(Message, tag="registerPublisher"):
+    """Names the session whose numbered sends follow; the same again after a reconnect."""
+
+    session: bytes
+    name: str | None = None
+
+
+class CreateTopic(Message, tag="createTopic"):
+    topic: str
+    settings: TopicSettings = TopicSettings()
+    exist_ok: bool = True
+
+
+class DeleteTopic(Message, tag="deleteTopic"):
+    topic: str
+
+
+class Send(Message, tag="send"):
+    """``age_ms`` is how long ago the first attempt was; 0 on the first."""
+
+    topic: str
+    sequence: int
+    age_ms: int
+    batch: msgspec.Raw
+
+
+class RegisterSubscriber(Message, tag="registerSubscriber"):
+    """``member`` is this process's random id; without a ``name`` it is ephemeral."""
+
+    member: bytes
+    name: str | None = None
+
+
+class Subscribe(Message, tag="subscribe"):
+    topic: str
+    start: int | str | None = None
+    ack_wait_ms: int = 30_000
+    max_deliveries: int | None = None
+    dead_letter: str | None = None
+
+
+class Unsubscribe(Message, tag="unsubscribe"):
+    """Without a ``subscriber``: the one registered on this connection."""
+
+    topic: str
+    subscriber: str | None = None
+
+
+class Acknowledge(msgspec.Struct, array_like=True):
+    """Offsets of one topic, carried by a pull."""
+
+    topic_id: int
+    ranges: list[Range]
+
+
+class Pull(Message, tag="pull"):
+    topic: str
+    max_messages: int
+    max_bytes: int | None = None
+    wait_ms: int = 0
+    acknowledge: Acknowledge | None = None
+
+
+class Ack(Message, tag="ack"):
+    topic: str
+    topic_id: int
+    ranges: list[Range]
+
+
+class Nack(Message, tag="nack"):
+    """``counted`` False gives back messages that nobody looked at."""
+
+    topic: str
+    topic_id: int
+    ranges: list[Range]
+    delay_ms: int = 0
+    counted: bool = True
+
+
+class Extend(Message, tag="extend"):
+    topic: str
+    topic_id: int
+    ranges: list[Range]
+
+
+class Cancel(Message, tag="cancel"):
+    """Ends the waiting pull of that id, which is then answered, empty."""
+
+    pull: int
+
+
+class GetTopics(Message, tag="topics"):
+    pass
+
+
+class GetTopic(Message, tag="topic"):
+    topic: str
+
+
+class GetWhy(Message, tag="why"):
+    topic: str
+
+
+class GetSubscriptions(Message, tag="subscriptions"):
+    topic: str | None = None
+
+
+class GetSubscription(Message, tag="subscription"):
+    topic: str
+    subscriber: str
+
+
+class GetStatus(Message, tag="status"):
+    pass
+
+
+class Ping(Message, tag="ping"):
+    pass
+
+
+Request = (
+    Hello
+    | RegisterPublisher
+    | CreateTopic
+    | DeleteTopic
+    | Send
+    | RegisterSubscriber
+    | Subscribe
+    | Unsubscribe
+    | Pull
+    | Ack
+    | Nack
+    | Extend
+    | Cancel
+    | GetTopics
+    | GetTopic
+    | GetWhy
+    | GetSubscriptions
+    | GetSubscription
+    | GetStatus
+    | Ping
+)
+
+
+# --- replies ----------------------------------------------------------------------------
+
+
+class Welcome(Message, tag="welcome"):
+    """The answer to ``hello``: what both will speak, and the bounds in force."""
+
+    version: int
+    server: str
+    engine: str
+    durability: str
+    limits: Limits
+
+
+class Done(Message, tag="done"):
+    """The request took effect and there is nothing more to say."""
+
+
+class Created(Message, tag="created"):
+    topic_id: int
+    created: bool
+
+
+class Sent(Message, tag="sent"):
+    offset: int
+    count: int
+
+
+class Registered(Message, tag="registered"):
+    subscriber: str
+
+
+class SubscribedReply(Message, tag="subscribed"):
+    subscribed: Subscribed
+
+
+class Piece(msgspec.Struct, array_like=True):
+    """Messages from ``first`` on that share a timestamp and a count of deliveries."""
+
+    first: int
+    timestamp: int
+    deliveries: int
+    batch: msgspec.Raw
+
+
+class Pulled(Message, tag="pulled"):
+    """``skipped`` counts messages this subscription can no longer get."""
+
+    topic_id: int
+    skipped: int
+    pieces: list[Piece]
+
+
+class Counted(Message, tag="counted"):
+    """How many messages an ack, nack or extend still concerned."""
+
+    count: int
+
+
+class TopicsReply(Message, tag="topicsAre"):
+    topics: list[TopicInfo]
+
+
+class TopicReply(Message, tag="topicIs"):
+    topic: TopicInfo
+
+
+class WhyReply(Message, tag="whyIs"):
+    holds: TopicHolds
+
+
+class SubscriptionsReply(Message, tag="subscriptionsAre"):
+    subscriptions: list[SubscriptionInfo]
+
+
+class SubscriptionReply(Message, tag="subscriptionIs"):
+    subscription: SubscriptionInfo
+
+
+class StatusReply(Message, tag="statusIs"):
+    status: ServerStatus
+
+
+class Error(Message, tag="error"):
+    """The request was refused. With id 0 it concerns the connection, which then closes."""
+
+    code: str
+    details: dict[str, Detail]
+
+    @classmethod
+    def of(cls, id: int, error: MbctlError) -> "Error":
+        """The reply that tells ``error``."""
+        return cls(id, error.code, error.details)
+
+
+Reply = (
+    Welcome
+    | Done
+    | Created
+    | Sent
+    | Registered
+    | SubscribedReply
+    | Pulled
+    | Counted
+    | TopicsReply
+    | TopicReply
+    | WhyReply
+    | SubscriptionsReply
+    | SubscriptionReply
+    | StatusReply
+    | Error
+)
+
+Start = Literal["new", "earliest"]
+
+_encoder = msgspec.msgpack.Encoder()
+_NOTHING = msgspec.Raw(b"")
+
+
+def encode(message: Message) -> bytes:
+    """``message`` as one frame."""
+    content = _encoder.encode(message)
+    return HEAD.pack(len(content)) + content
+
+
+def encode_send(id: int, topic: str, sequence: int, age_ms: int, batch: bytes) -> list[bytes]:
+    """A ``send`` as one frame in two buffers, the second being ``batch`` itself, not a copy."""
+    # An empty Raw packs to nothing, so this is the message up to where the batch begins.
+    head = _encoder.encode(Send(id, topic, sequence, age_ms, _NOTHING))
+    return [HEAD.pack(len(head) + len(batch)) + head, batch]
+
+
+class _PieceHead(msgspec.Struct, array_like=True):
+    first: int
+    timestamp: int
+    deliveries: int
+    batch: msgspec.Raw
+
+
+class _PulledHead(Message, tag="pulled"):
+    topic_id: int
+    skipped: int
+    pieces: msgspec.Raw
+
+
+def encode_pulled(
+    id: int,
+    topic_id: int,
+    skipped: int,
+    pieces: list[tuple[int, int, int, Buffer]],
+) -> list[Buffer]:
+    """A ``pulled`` as one frame in several buffers; the batches are not copied.
+
+    ``pieces`` are ``(first, timestamp, deliveries, batch)``.
+    """
+    head = _encoder.encode(_PulledHead(id, topic_id, skipped, _NOTHING)) + _array_head(len(pieces))
+    buffers: list[Buffer] = [b"", head]
+    size = len(head)
+    for first, timestamp, deliveries, batch in pieces:
+        piece_head = _encoder.encode(_PieceHead(first, timestamp, deliveries, _NOTHING))
+        buffers.append(piece_head)
+        buffers.append(batch)
+        size += len(piece_head) + memoryview(batch).nbytes
+    buffers[0] = HEAD.pack(size)
+    return buffers
+
+
+def _array_head(count: int) -> bytes:
+    if count < 16:
+        return bytes([0x90 | count])
+    if count < 65_536:
+        return b"\xdc" + count.to_bytes(2, "big")
+    return b"\xdd" + count.to_bytes(4, "big")
