@@ -10,9 +10,14 @@ journal and in a pull's reply:
 
 Columns, because msgspec reads an array of payloads an order of magnitude faster than
 an array of rows. Source: docs/protocol.md, "Batch".
+
+What a peer sent is validated piece by piece: a count is read from the head of its array
+and compared before anything is built for it, and header sets, which as dicts take up to
+seventy times their bytes, are looked at one at a time.
 """
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -24,8 +29,11 @@ Headers = dict[str, str]
 
 _PLAIN = 0x91
 _FULL = 0x93
+_NIL = b"\xc0"
 # The largest a payload can grow by being packed: its bin32 head.
 _HEAD_BYTES = 5
+# The largest a batch is without its messages: its own head and those of three columns.
+_BATCH_BYTES = 16
 
 
 class Columns(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -36,8 +44,22 @@ class Columns(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     headers: list[Headers | None] | None = None
 
 
+class _RawColumns(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """A batch taken apart into columns, the optional ones not yet looked into."""
+
+    payloads: list[bytes]
+    keys: msgspec.Raw = msgspec.Raw(_NIL)
+    headers: msgspec.Raw = msgspec.Raw(_NIL)
+
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Columns)
+_raw_columns_decoder = msgspec.msgpack.Decoder(_RawColumns)
+_keys_decoder = msgspec.msgpack.Decoder(list[bytes | None])
+_raws_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_headers_decoder = msgspec.msgpack.Decoder(Headers)
+
+T = TypeVar("T")
 
 
 def encode(
@@ -72,30 +94,79 @@ def validate(batch: Buffer, limits: Limits = LIMITS) -> int:
     view = memoryview(batch)
     if len(view) == 0 or view[0] not in (_PLAIN, _FULL):
         raise InvalidArgument(reason="the batch is not an array of one or three columns")
-    try:
-        columns = _decoder.decode(view)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidArgument(reason=f"the batch cannot be read: {error}") from error
-    count = len(columns.payloads)
+    count = _array_count(view[1:])
     check_count(count, limits)
+    columns = _read(_raw_columns_decoder, view)
     # No payload can be too large in a batch that is small enough as a whole.
     if len(view) > limits.message_bytes:
         check_size("payload", max(map(len, columns.payloads)), limits.message_bytes)
-    if columns.keys is not None or columns.headers is not None:
-        _validate_extras(columns, count, limits)
+    if view[0] == _FULL:
+        _validate_keys(memoryview(columns.keys), count, limits)
+        _validate_headers(memoryview(columns.headers), count, limits)
     return count
 
 
-def _validate_extras(columns: Columns, count: int, limits: Limits) -> None:
-    for column in (columns.keys, columns.headers):
-        if column is not None and len(column) != count:
-            raise InvalidArgument(reason=f"the batch has columns of {count} and {len(column)}")
-    for key in columns.keys or ():
+def _validate_keys(column: memoryview, count: int, limits: Limits) -> None:
+    if column == _NIL:
+        return
+    _check_length(column, count)
+    for key in _read(_keys_decoder, column):
         if key is not None:
             check_size("key", len(key), limits.key_bytes)
-    for headers in columns.headers or ():
-        if headers:
+
+
+def _validate_headers(column: memoryview, count: int, limits: Limits) -> None:
+    if column == _NIL:
+        return
+    _check_length(column, count)
+    for packed in _read(_raws_decoder, column):
+        raw = memoryview(packed)
+        if raw == _NIL:
+            continue
+        pairs = _map_count(raw)
+        check_size("header set", pairs, limits.headers, unit="pairs")
+        headers = _read(_headers_decoder, raw)
+        if len(headers) != pairs:
+            raise InvalidArgument(reason="a message has two headers of the same name")
+        # With the heads of its texts a set is larger than without them.
+        if len(raw) > limits.headers_bytes:
             check_headers(headers, limits)
+
+
+def _check_length(column: memoryview, count: int) -> None:
+    length = _array_count(column)
+    if length != count:
+        raise InvalidArgument(reason=f"the batch has columns of {count} and {length}")
+
+
+def _array_count(view: memoryview) -> int:
+    """How many elements the array at the start of ``view`` says it has."""
+    return _count(view, small=0x90, wide=0xDC, what="column of the batch is not an array")
+
+
+def _map_count(view: memoryview) -> int:
+    """How many pairs the map at the start of ``view`` says it has."""
+    return _count(view, small=0x80, wide=0xDE, what="header set is not a map")
+
+
+def _count(view: memoryview, *, small: int, wide: int, what: str) -> int:
+    """Read a msgpack head: four bits of count in one byte, or 16 or 32 after it."""
+    head = view[0] if view else 0
+    if head & 0xF0 == small:
+        return head & 0x0F
+    if head not in (wide, wide + 1):
+        raise InvalidArgument(reason=f"a {what}")
+    return int.from_bytes(view[1 : 3 if head == wide else 5], "big")
+
+
+def _read(decoder: msgspec.msgpack.Decoder[T], view: memoryview) -> T:
+    try:
+        return decoder.decode(view)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        reason = str(error)
+    # Out of the except block, because the refusal is remembered for a retry and must not
+    # hold the error, which holds what it could not decode.
+    raise InvalidArgument(reason=f"the batch cannot be read: {reason}")
 
 
 def check_count(count: int, limits: Limits) -> None:
@@ -106,17 +177,19 @@ def check_count(count: int, limits: Limits) -> None:
         raise BatchTooLarge(size=count, what="messages", limit=limits.batch_messages)
 
 
-def check_size(what: str, size: int, limit: int) -> None:
+def check_size(what: str, size: int, limit: int, *, unit: str = "bytes") -> None:
     """Refuse ``what`` if its ``size`` is above ``limit``."""
     if size > limit:
-        raise MessageTooLarge(what=what, size=size, limit=limit)
+        raise MessageTooLarge(what=what, size=size, unit=unit, limit=limit)
 
 
 def check_headers(headers: Headers, limits: Limits) -> None:
-    """Refuse a header set of too many pairs or bytes."""
-    if len(headers) > limits.headers:
-        raise MessageTooLarge(what="header set", size=len(headers), limit=limits.headers)
-    size = sum(len(name.encode()) + len(value.encode()) for name, value in headers.items())
+    """Refuse a header set of too many pairs or bytes, or of texts that are none."""
+    check_size("header set", len(headers), limits.headers, unit="pairs")
+    try:
+        size = sum(len(name.encode()) + len(value.encode()) for name, value in headers.items())
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(reason=f"a header is not a valid text: {error}") from error
     check_size("header set", size, limits.headers_bytes)
 
 
@@ -134,7 +207,7 @@ def fit(columns: Columns, first: int, next: int, size_max: int) -> int:
 
     Returns at least ``first + 1``, so that a message above the bound still gets through.
     """
-    room = size_max
+    room = size_max - _BATCH_BYTES
     for index in range(first, next):
         room -= _message_size(columns, index)
         if room < 0:

@@ -87,10 +87,12 @@ def from_wire(code: str, details: dict[str, Detail]) -> MbctlError:
     if error_class is None:
         return ServerError(reason=f"the server answered with an unknown error {code!r}")
     # The details come from the network: they must not shadow what an error is made of.
-    return error_class(**{name: v for name, v in details.items() if name not in _RESERVED})
-
-
-_RESERVED = frozenset({"self", "code", "retryable", "template", "advice", "details", "args"})
+    allowed = {
+        name: value
+        for name, value in details.items()
+        if name not in ("self", "details") and not hasattr(error_class, name)
+    }
+    return error_class(**allowed)
 
 
 class RequestRefused(MbctlError):
@@ -116,9 +118,13 @@ class MessageTooLarge(RequestRefused):
 
     what: str
     size: int
+    unit: str
     limit: int
-    template = "the {what} has {size} bytes and the limit is {limit}"
+    template = "the {what} has {size} {unit} and the limit is {limit}"
     advice = "send less, or store the content elsewhere and send where it is"
+
+    def __init__(self, **details: Detail) -> None:
+        super().__init__(**{"unit": "bytes", **details})
 
 
 class BatchTooLarge(RequestRefused):

@@ -1,7 +1,6 @@
 """The exit code of every error: what a script may rely on."""
 
 from mbctl import errors
-from mbctl.errors import MbctlError
 
 OK = 0
 UNEXPECTED = 1
@@ -16,7 +15,7 @@ TRY_LATER = 9
 INTERRUPTED = 130
 CLOSED_PIPE = 141
 
-_CODES: dict[type[MbctlError], int] = {
+_CODES: dict[type[BaseException], int] = {
     errors.InvalidName: USAGE,
     errors.InvalidArgument: USAGE,
     errors.MessageTooLarge: USAGE,
@@ -55,8 +54,4 @@ def of(error: BaseException) -> int:
         return INTERRUPTED
     if isinstance(error, BrokenPipeError):
         return CLOSED_PIPE
-    for error_class in type(error).__mro__:
-        code = _CODES.get(error_class)
-        if code is not None:
-            return code
-    return UNEXPECTED
+    return _CODES.get(type(error), UNEXPECTED)

@@ -116,7 +116,7 @@ def as_json(message: "Message") -> dict[str, Any]:
         "timestamp": text.rfc3339(message.timestamp),
         "key": key,
         "key_encoding": key_encoding,
-        "headers": message.headers,
+        "headers": dict(message.headers),
         "payload": payload,
         "encoding": encoding,
         "deliveries": message.deliveries,
@@ -125,7 +125,7 @@ def as_json(message: "Message") -> dict[str, Any]:
 
 def _tab_line(message: "Message") -> str:
     """Topic, offset, time, deliveries, key, headers as JSON, payload."""
-    headers = msgspec.json.encode(message.headers).decode() if message.headers else ""
+    headers = msgspec.json.encode(dict(message.headers)).decode() if message.headers else ""
     return "\t".join(
         (
             text.escape(message.topic),

@@ -28,10 +28,13 @@ def subscribe(
     topic: str,
     *,
     start: Start = None,
-    ack_wait: float = 30.0,
+    ack_wait: float | None = None,
 ) -> Subscribed:
     """Subscribe to a topic and show where the subscription stands."""
-    answer = subscriber.subscribe(topic, start, ack_wait=ack_wait)
+    if ack_wait is None:
+        answer = subscriber.subscribe(topic, start)
+    else:
+        answer = subscriber.subscribe(topic, start, ack_wait=ack_wait)
     row = {
         "topic": answer.topic,
         "subscriber": answer.subscriber,

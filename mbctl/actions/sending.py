@@ -1,12 +1,13 @@
 """What is sent: one message, or each line of a stream."""
 
 from collections.abc import Iterator, Mapping
+from select import select
 from typing import TYPE_CHECKING, BinaryIO
 
 from mbctl.actions import text
 from mbctl.actions.output import Output
-from mbctl.errors import MessageTooLarge
-from mbctl.model import LIMITS, Receipt
+from mbctl.errors import MbctlError, MessageTooLarge
+from mbctl.model import Receipt
 
 if TYPE_CHECKING:
     from mbctl import Publisher
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 # far below the limit of a frame.
 _BATCH_LINES_MAX = 1_000
 _READ_SIZE = 256 * 1024
+
+# After so many batches the answers are looked at, even if more is there to send: a topic
+# that refuses must not be fed, and remembered, to the end of an endless stream.
+_BATCHES_UNCHECKED_MAX = 100
 
 
 def send(
@@ -36,12 +41,13 @@ def send_lines(publisher: "Publisher", output: Output, topic: str, stream: Binar
     """Send each line of ``stream`` as a message; show the first offset and the count.
 
     Only LF ends a line; a last line without one is a message too. What has been read is
-    sent before more is waited for, so that lines of a slow stream are not held back.
+    stored before more is waited for, so that lines of a slow stream are not held back.
 
     Raises:
+        MessageTooLarge: a line is; the ones before it are stored.
         SendFailed: some lines were refused; the others are stored.
     """
-    batches = _batches(stream)
+    batches = _batches(stream, publisher.limits.message_bytes)
     payloads = next(batches, None)
     if payloads is None:
         output.note("nothing to send")
@@ -49,12 +55,19 @@ def send_lines(publisher: "Publisher", output: Output, topic: str, stream: Binar
     # The first batch goes alone: it tells the first offset, and a topic that does not exist
     # is known before the rest is read.
     first = publisher.send_many(topic, payloads)
-    count, size = first.count, sum(map(len, payloads))
+    size = sum(map(len, payloads))
     with publisher.pipeline() as pipe:
-        for payloads in batches:
-            pipe.send_many(topic, payloads)
-            count += len(payloads)
-            size += sum(map(len, payloads))
+        try:
+            for number, payloads in enumerate(batches, start=1):
+                pipe.send_many(topic, payloads)
+                size += sum(map(len, payloads))
+                if number % _BATCHES_UNCHECKED_MAX == 0 or not _is_ready(stream):
+                    pipe.flush()
+            pipe.flush()
+        except (MbctlError, KeyboardInterrupt):
+            output.note(f"{text.counted(first.count + pipe.sent, 'message')} stored before that:")
+            raise
+    count = first.count + pipe.sent
     show_receipt(output, Receipt(topic, first.offset, count), size)
     return count
 
@@ -67,7 +80,7 @@ def show_receipt(output: Output, receipt: Receipt, size: int) -> None:
     output.done(row, f"{where}  {many}{text.size(size)}")
 
 
-def _batches(stream: BinaryIO) -> Iterator[list[bytes]]:
+def _batches(stream: BinaryIO, line_size_max: int) -> Iterator[list[bytes]]:
     """The lines of a stream, as many at a time as one read brought in."""
     # read1 returns what is there; read would wait for a full buffer.
     read = getattr(stream, "read1", stream.read)
@@ -84,7 +97,17 @@ def _batches(stream: BinaryIO) -> Iterator[list[bytes]]:
         unfinished.append(last)
         unfinished_size += len(last)
         # A stream without line ends must not fill the memory.
-        if unfinished_size > LIMITS.message_bytes:
-            raise MessageTooLarge(what="line", size=unfinished_size, limit=LIMITS.message_bytes)
+        if unfinished_size > line_size_max:
+            raise MessageTooLarge(what="line", size=unfinished_size, limit=line_size_max)
     if unfinished_size:
         yield [b"".join(unfinished)]
+
+
+def _is_ready(stream: BinaryIO) -> bool:
+    """Whether a read would bring something, or the end, at once."""
+    try:
+        ready, _, _ = select([stream], [], [], 0)
+    except (OSError, ValueError):
+        # Not a file of the system, such as bytes in memory.
+        return True
+    return bool(ready)

@@ -47,11 +47,11 @@ def status(admin: "Admin", output: Output) -> None:
     output.record(COLUMNS, row)
 
 
-def ping(connect: Callable[[float], "Admin"], output: Output, *, wait: float = 0.0) -> float:
+def ping(connect: Callable[[float | None], "Admin"], output: Output, *, wait: float = 0.0) -> float:
     """Show how long the server takes to answer; return the seconds.
 
-    ``connect`` makes a client within the seconds it is given. It is tried until a server
-    answers or ``wait`` is over.
+    ``connect`` makes a client, within the seconds it is given if any. It is tried until a
+    server answers or ``wait`` is over.
 
     Raises:
         ConnectionLost: there is no server.
@@ -60,7 +60,8 @@ def ping(connect: Callable[[float], "Admin"], output: Output, *, wait: float = 0
     deadline = time.monotonic() + wait
     while True:
         try:
-            with connect(max(0.0, deadline - time.monotonic())) as admin:
+            left = max(_PAUSE_S, deadline - time.monotonic()) if wait else None
+            with connect(left) as admin:
                 seconds = admin.ping()
                 output.done(
                     {"server": admin.server, "ms": round(seconds * 1000, 3)},

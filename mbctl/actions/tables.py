@@ -17,7 +17,13 @@ def draw(
     columns: Sequence[Column], cells: Sequence[Sequence[str]], *, width: int | None, color: bool
 ) -> str:
     """A table of escaped cells as text. Without a ``width`` nothing is folded."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+        pad_edge=False,
+        header_style="bold",
+    )
     for column in columns:
         is_text = column.kind == "text"
         table.add_column(

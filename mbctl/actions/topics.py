@@ -1,11 +1,13 @@
 """What is done with topics: create, list, show, why, delete."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from mbctl.actions import text
 from mbctl.actions.output import Column, Output
+from mbctl.errors import TopicExists
 
 if TYPE_CHECKING:
     from mbctl import Admin, Publisher
@@ -61,6 +63,12 @@ def create_topic(
     what = "created topic" if created else "there is already a topic"
     output.done({"topic": topic, "created": created}, f"{what} {text.escape(topic)}")
     return created
+
+
+def ensure_topic(publisher: "Publisher", topic: str) -> None:
+    """Create a topic unless it is there, with whatever settings."""
+    with suppress(TopicExists):
+        publisher.create_topic(topic)
 
 
 def delete_topic(client: "Publisher | Admin", output: Output, topic: str) -> None:

@@ -54,8 +54,12 @@ MaxMessages = Annotated[
 
 def parse_start(start: str | None) -> Start:
     """Read ``--from``."""
-    if start is None or start == "new" or start == "earliest":  # noqa: PLR1714 - it narrows
-        return start  # type: ignore[return-value]
+    if start is None:
+        return None
+    if start == "new":
+        return "new"
+    if start == "earliest":
+        return "earliest"
     if not (start.isascii() and start.isdigit()):
         raise typer.BadParameter(
             f"{start!r} is not new, earliest or an offset.", param_hint="'--from'"

@@ -76,7 +76,11 @@ def not_negative(value: float | None) -> float | None:
     return value
 
 
-def client_params() -> list[TyperOption]:
+class SharedOption(TyperOption):
+    """An option that all client commands have."""
+
+
+def client_params() -> list[SharedOption]:
     """The shared options, new ones for each command that takes them."""
     return [
         _option(
@@ -117,17 +121,17 @@ def take_client_options(values: dict[str, Any]) -> ClientOptions:
     return ClientOptions(**{name: values.pop(name) for name in ClientOptions.__struct_fields__})
 
 
-def _option(names: list[str], **settings: Any) -> TyperOption:
+def _option(names: list[str], **settings: Any) -> SharedOption:
     envvar = f"MBCTL_{names[0].lstrip('-').upper()}"
     settings.setdefault("type", str)
-    return TyperOption(
+    return SharedOption(
         param_decls=names, envvar=envvar, show_envvar=True, show_default=True, **settings
     )
 
 
-def _flag(names: list[str], *, help: str) -> TyperOption:  # noqa: A002 - as in typer
+def _flag(names: list[str], *, help: str) -> SharedOption:
     envvar = f"MBCTL_{names[0].lstrip('-').upper()}"
-    return TyperOption(
+    return SharedOption(
         param_decls=names, is_flag=True, default=False, envvar=envvar, show_envvar=True, help=help
     )
 

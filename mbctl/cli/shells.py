@@ -1,20 +1,13 @@
-"""The two interactive shells and their batch mode: publisher, subscriber."""
+"""What the commands of the two shells share."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mbctl.cli.options import client_of
 
-PUBLISHER_EXAMPLES = """
-mbctl publisher
-mbctl publisher -c 'createTopic orders' -c 'send orders {"id": 1, "note": "a b"}'
-"""
-
-SUBSCRIBER_EXAMPLES = """
-mbctl subscriber --name billing
-mbctl subscriber --name billing -c 'subscribe orders' -c 'pull orders -n 5'
-"""
+if TYPE_CHECKING:
+    from mbctl.shell import ShellOptions
 
 Commands = Annotated[
     list[str] | None,
@@ -29,40 +22,29 @@ KeepGoing = Annotated[
 ]
 
 
-def publisher(
+def shell_options(
     context: typer.Context,
-    name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="The publisher's name, a label.")
-    ] = None,
-    command: Commands = None,
-    file: File = None,
-    keep_going: KeepGoing = False,
-) -> int:
-    """Open the publisher shell: create topics, send messages.
+    name: str | None,
+    *,
+    command: list[str] | None,
+    file: str | None,
+    keep_going: bool,
+) -> "ShellOptions":
+    """How a shell was asked for."""
+    from mbctl.shell import ShellOptions
 
-    With -c, -f or piped stdin it runs those commands, prints results only and exits 7 if
-    one fails.
-    """
-    return _shell(context, "publisher", name, _Script(command, file, keep_going))
-
-
-def subscriber(
-    context: typer.Context,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            "--name",
-            metavar="NAME",
-            help="The subscriber's name. Without one nothing is kept when you leave.",
-        ),
-    ] = None,
-    command: Commands = None,
-    file: File = None,
-    keep_going: KeepGoing = False,
-) -> int:
-    """Open the subscriber shell: subscribe to topics, pull messages.
-
-    With -c, -f or piped stdin it runs those commands, prints results only and exits 7 if
-    one fails.
-    """
-    return _shell(context, "subscriber", name, _Script(command, file, keep_going))
+    if command and file:
+        raise typer.BadParameter("-c and -f do not go together.")
+    shared = client_of(context).options
+    return ShellOptions(
+        server=shared.server,
+        timeout=shared.timeout,
+        name=name,
+        commands=command or [],
+        file=file,
+        keep_going=keep_going,
+        output=shared.output,
+        color=shared.color,
+        quiet=shared.quiet,
+        verbose=shared.verbose,
+    )

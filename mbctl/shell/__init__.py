@@ -45,7 +45,7 @@ def run(kind: "Kind", options: ShellOptions) -> int:
     output = Output(
         options.output, color=options.color, quiet=options.quiet, verbose=options.verbose
     )
-    if options.commands or options.file or not (sys.stdin and sys.stdin.isatty()):
+    if options.commands or options.file is not None or not (sys.stdin and sys.stdin.isatty()):
         from mbctl.shell.batch import run_batch
 
         return run_batch(kind, options, output)

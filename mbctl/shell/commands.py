@@ -7,8 +7,13 @@ from typing import Literal
 
 import msgspec
 
+from mbctl.model import SubscribeOptions
+
 Kind = Literal["publisher", "subscriber"]
 KINDS: tuple[Kind, ...] = ("publisher", "subscriber")
+
+
+ACK_WAIT_S = SubscribeOptions().ack_wait
 
 
 class Register(msgspec.Struct, frozen=True):
@@ -42,11 +47,11 @@ class Send(msgspec.Struct, frozen=True):
 
 
 class Subscribe(msgspec.Struct, frozen=True):
-    """subscribe; a None is left to the server."""
+    """subscribe; without a ``start``, the server knows where."""
 
     topic: str
     start: int | Literal["new", "earliest"] | None = None
-    ack_wait: float | None = None
+    ack_wait: float = ACK_WAIT_S
 
 
 class Unsubscribe(msgspec.Struct, frozen=True):

@@ -247,7 +247,7 @@ def _write(verb: Verb) -> str:
 
 def _unknown_verb(kind: Kind, word: Token) -> InvalidCommand:
     names = {normalize(verb.name): verb.name for verb in verbs_of(kind)}
-    near = _nearest(normalize(word.text), list(names))
+    near = nearest(normalize(word.text), list(names))
     advised = f"did you mean {names[near]}?" if near else "help lists the verbs"
     return _refuse(f"unknown verb {shown(word.text)}", word.start, advised)
 
@@ -262,12 +262,13 @@ def _unknown_option(verb: Verb, token: Token) -> InvalidCommand:
     flag = token.text.partition("=")[0]
     if any(option.flag == flag for option in verb.options):
         return _refuse(f"{flag} takes no value", token.start, _write(verb))
-    near = _nearest(flag, [option.flag for option in verb.options])
+    near = nearest(flag, [option.flag for option in verb.options])
     advised = f"did you mean {near}?" if near else _write(verb)
     return _refuse(f"{verb.name} has no option {shown(flag)}", token.start, advised)
 
 
-def _nearest(word: str, words: list[str]) -> str | None:
+def nearest(word: str, words: list[str]) -> str | None:
+    """The one of ``words`` that was probably meant by ``word``."""
     # Imported here because it is slow to import and needed only after a slip.
     from difflib import get_close_matches
 

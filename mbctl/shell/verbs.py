@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from mbctl.actions.receiving import PULL_COUNT
 from mbctl.model import check_name
 from mbctl.shell import commands as c
 from mbctl.shell import values
@@ -31,6 +32,11 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     """It gives the message, which then does not stand at the end of the line."""
     names: Names = "nothing"
 
+    @property
+    def written(self) -> str:
+        """How the option is written, with the label of its value."""
+        return self.flag if self.value is None else f"{self.flag} {self.value}"
+
 
 class Operand(msgspec.Struct, frozen=True, kw_only=True):
     """One operand of a verb. ``tail`` is the rest of the line, as it was typed."""
@@ -42,6 +48,12 @@ class Operand(msgspec.Struct, frozen=True, kw_only=True):
     repeatable: bool = False
     tail: bool = False
     names: Names = "nothing"
+
+    @property
+    def written(self) -> str:
+        """How the operand is written in a syntax."""
+        label = self.label + ("..." if self.repeatable else "")
+        return label if self.required else f"[{label}]"
 
 
 class Verb(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,32 +72,16 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def syntax(self) -> str:
         """How the verb is written, in one line."""
-        return " ".join([self.name, *self._option_words(), *self._operand_words()])
-
-    def _option_words(self) -> list[str]:
-        words = []
-        messages = [_written(o) for o in self.options if o.is_message]
+        words = [self.name, *[f"[{o.written}]" for o in self.options if not o.is_message]]
+        messages = [o.written for o in self.options if o.is_message]
         if messages:
             words.append(f"[{' | '.join(messages)}]")
-        others = [f"[{_written(o)}]" for o in self.options if not o.is_message]
-        return others + words
-
-    def _operand_words(self) -> list[str]:
-        return [_operand_word(operand) for operand in self.operands]
+        return " ".join([*words, *[operand.written for operand in self.operands]])
 
     @property
     def tail(self) -> Operand | None:
         """The operand that takes the rest of the line as it is, if the verb has one."""
         return next((operand for operand in self.operands if operand.tail), None)
-
-
-def _written(option: Option) -> str:
-    return option.flag if option.value is None else f"{option.flag} {option.value}"
-
-
-def _operand_word(operand: Operand) -> str:
-    label = operand.label + ("..." if operand.repeatable else "")
-    return label if operand.required else f"[{label}]"
 
 
 def normalize(word: str) -> str:
@@ -132,7 +128,7 @@ _PUBLISHER: tuple[Verb, ...] = (
                 field="max_bytes",
                 value="SIZE",
                 convert=values.size,
-                help="refuse sends above SIZE bytes, such as 64M, of unread messages",
+                help="refuse sends above SIZE of unread messages, such as 64M",
             ),
         ),
         summary="create a topic",
@@ -222,13 +218,13 @@ _SUBSCRIBER: tuple[Verb, ...] = (
                 field="ack_wait",
                 value="S",
                 convert=values.ack_wait,
-                help="seconds until a message that was not acknowledged comes again",
+                help="seconds until a message comes again",
             ),
         ),
         summary="subscribe to a topic",
         details=(
-            "Without --from, the first subscription of a topic begins at the earliest message\n"
-            "kept and later ones at new messages. Subscribing again keeps the place."
+            "Without --from, the first subscription of a topic begins at the earliest\n"
+            "message kept and later ones at new. Subscribing again keeps the place."
         ),
         example="subscribe orders --from earliest",
     ),
@@ -251,7 +247,7 @@ _SUBSCRIBER: tuple[Verb, ...] = (
                 field="max_messages",
                 value="N",
                 convert=values.count,
-                help="at most N messages",
+                help=f"at most N messages, {PULL_COUNT} if not given",
             ),
             Option(
                 flag="--wait",
@@ -268,8 +264,8 @@ _SUBSCRIBER: tuple[Verb, ...] = (
         ),
         summary="get the next messages",
         details=(
-            "TOPIC may be left out with only one subscription. The next pull of the topic, or\n"
-            "leaving the shell, acknowledges the messages."
+            "TOPIC may be left out with only one subscription. The next pull of the topic,\n"
+            "or leaving the shell, acknowledges the messages."
         ),
         example="pull orders -n 5 --wait 2",
     ),

@@ -40,13 +40,11 @@ class FrameReader:
         if self._position == len(self._source):
             # The usual case: whole frames in ``data``, which is read where it lies.
             self._source = data
-        elif isinstance(self._source, bytearray):
-            del self._source[: self._position]
-            self._source += data
+            self._position = 0
         else:
-            self._source = bytearray(memoryview(self._source)[self._position :])
-            self._source += data
-        self._position = 0
+            rest = self._rest()
+            rest += data
+            self._source = rest
 
     def next_frame(self) -> bytes | None:
         """The next complete frame's content, or None if more bytes are needed.
@@ -55,19 +53,31 @@ class FrameReader:
             ProtocolError: the length is 0 or above the limit; the stream is of no more use.
         """
         start = self._position + HEAD.size
-        if start > len(self._source):
-            return None
-        (length,) = HEAD.unpack_from(self._source, self._position)
-        if not 0 < length <= self.limit:
-            raise ProtocolError(
-                reason=f"a frame of {length} bytes; 1 to {self.limit} are allowed here"
-            )
-        end = start + length
+        end = start
+        if start <= len(self._source):
+            (length,) = HEAD.unpack_from(self._source, self._position)
+            if not 0 < length <= self.limit:
+                raise ProtocolError(
+                    reason=f"a frame of {length} bytes; 1 to {self.limit} are allowed here"
+                )
+            end += length
         if end > len(self._source):
+            # What was taken is let go, so that a few bytes do not hold a large buffer.
+            self._source = self._rest() if self._position < len(self._source) else b""
+            self._position = 0
             return None
         self._position = end
         # A frame owns its bytes: a stored batch must not keep its neighbours alive.
         return bytes(memoryview(self._source)[start:end])
+
+    def _rest(self) -> bytearray:
+        """What is not taken yet, alone in a buffer that can grow."""
+        source, position = self._source, self._position
+        self._position = 0
+        if isinstance(source, bytearray):
+            del source[:position]
+            return source
+        return bytearray(memoryview(source)[position:])
 
 
 def frame(content: bytes) -> bytes:

@@ -6,13 +6,14 @@ sender may leave off trailing fields that have a default, so fields are only eve
 at the end. Source: docs/protocol.md, "Messages".
 """
 
-from typing import Literal
+from typing import Annotated
 
 import msgspec
 
 from mbctl.batch import Buffer
 from mbctl.errors import Detail, MbctlError
 from mbctl.model import (
+    LIMITS,
     Limits,
     Range,
     ServerStatus,
@@ -26,11 +27,25 @@ from mbctl.wire.frames import HEAD
 
 VERSION = 1
 
+# A bound on texts that holds in every configuration, far above every rule for names: what
+# a refusal repeats and a session remembers stays small, whatever a peer sends.
+TEXT_LENGTH_MAX = 1024
+Text = Annotated[str, msgspec.Meta(max_length=TEXT_LENGTH_MAX)]
+
+# More could never be kept for one subscription. The count is compared with this before
+# any range is read, because a range takes thirty times its bytes in memory.
+RANGES_MAX = LIMITS.subscription_ranges
+Ranges = Annotated[list[Range], msgspec.Meta(max_length=RANGES_MAX)]
+
+# Positive and within 63 bits, which every language has.
+ID_MAX = 2**63 - 1
+RequestId = Annotated[int, msgspec.Meta(ge=1, le=ID_MAX)]
+
 
 class Message(msgspec.Struct, array_like=True):
     """What all messages have: the id that ties a reply to its request."""
 
-    id: int
+    id: RequestId
 
 
 # --- requests ---------------------------------------------------------------------------
@@ -41,30 +56,30 @@ class Hello(Message, tag="hello"):
 
     version_min: int
     version_max: int
-    client: str
+    client: Text
 
 
 class RegisterPublisher(Message, tag="registerPublisher"):
     """Names the session whose numbered sends follow; the same again after a reconnect."""
 
     session: bytes
-    name: str | None = None
+    name: Text | None = None
 
 
 class CreateTopic(Message, tag="createTopic"):
-    topic: str
+    topic: Text
     settings: TopicSettings = TopicSettings()
     exist_ok: bool = True
 
 
 class DeleteTopic(Message, tag="deleteTopic"):
-    topic: str
+    topic: Text
 
 
 class Send(Message, tag="send"):
     """``age_ms`` is how long ago the first attempt was; 0 on the first."""
 
-    topic: str
+    topic: Text
     sequence: int
     age_ms: int
     batch: msgspec.Raw
@@ -74,33 +89,33 @@ class RegisterSubscriber(Message, tag="registerSubscriber"):
     """``member`` is this process's random id; without a ``name`` it is ephemeral."""
 
     member: bytes
-    name: str | None = None
+    name: Text | None = None
 
 
 class Subscribe(Message, tag="subscribe"):
-    topic: str
-    start: int | str | None = None
+    topic: Text
+    start: int | Text | None = None
     ack_wait_ms: int = 30_000
     max_deliveries: int | None = None
-    dead_letter: str | None = None
+    dead_letter: Text | None = None
 
 
 class Unsubscribe(Message, tag="unsubscribe"):
     """Without a ``subscriber``: the one registered on this connection."""
 
-    topic: str
-    subscriber: str | None = None
+    topic: Text
+    subscriber: Text | None = None
 
 
 class Acknowledge(msgspec.Struct, array_like=True):
     """Offsets of one topic, carried by a pull."""
 
     topic_id: int
-    ranges: list[Range]
+    ranges: Ranges
 
 
 class Pull(Message, tag="pull"):
-    topic: str
+    topic: Text
     max_messages: int
     max_bytes: int | None = None
     wait_ms: int = 0
@@ -108,25 +123,25 @@ class Pull(Message, tag="pull"):
 
 
 class Ack(Message, tag="ack"):
-    topic: str
+    topic: Text
     topic_id: int
-    ranges: list[Range]
+    ranges: Ranges
 
 
 class Nack(Message, tag="nack"):
     """``counted`` False gives back messages that nobody looked at."""
 
-    topic: str
+    topic: Text
     topic_id: int
-    ranges: list[Range]
+    ranges: Ranges
     delay_ms: int = 0
     counted: bool = True
 
 
 class Extend(Message, tag="extend"):
-    topic: str
+    topic: Text
     topic_id: int
-    ranges: list[Range]
+    ranges: Ranges
 
 
 class Cancel(Message, tag="cancel"):
@@ -140,20 +155,20 @@ class GetTopics(Message, tag="topics"):
 
 
 class GetTopic(Message, tag="topic"):
-    topic: str
+    topic: Text
 
 
 class GetWhy(Message, tag="why"):
-    topic: str
+    topic: Text
 
 
 class GetSubscriptions(Message, tag="subscriptions"):
-    topic: str | None = None
+    topic: Text | None = None
 
 
 class GetSubscription(Message, tag="subscription"):
-    topic: str
-    subscriber: str
+    topic: Text
+    subscriber: Text
 
 
 class GetStatus(Message, tag="status"):
@@ -164,9 +179,8 @@ class Ping(Message, tag="ping"):
     pass
 
 
-Request = (
-    Hello
-    | RegisterPublisher
+OpenRequest = (
+    RegisterPublisher
     | CreateTopic
     | DeleteTopic
     | Send
@@ -186,6 +200,7 @@ Request = (
     | GetStatus
     | Ping
 )
+Request = Hello | OpenRequest
 
 
 # --- replies ----------------------------------------------------------------------------
@@ -273,6 +288,7 @@ class StatusReply(Message, tag="statusIs"):
 class Error(Message, tag="error"):
     """The request was refused. With id 0 it concerns the connection, which then closes."""
 
+    id: Annotated[int, msgspec.Meta(ge=0, le=ID_MAX)]
     code: str
     details: dict[str, Detail]
 
@@ -300,8 +316,6 @@ Reply = (
     | Error
 )
 
-Start = Literal["new", "earliest"]
-
 _encoder = msgspec.msgpack.Encoder()
 _NOTHING = msgspec.Raw(b"")
 
@@ -317,13 +331,6 @@ def encode_send(id: int, topic: str, sequence: int, age_ms: int, batch: bytes) -
     # An empty Raw packs to nothing, so this is the message up to where the batch begins.
     head = _encoder.encode(Send(id, topic, sequence, age_ms, _NOTHING))
     return [HEAD.pack(len(head) + len(batch)) + head, batch]
-
-
-class _PieceHead(msgspec.Struct, array_like=True):
-    first: int
-    timestamp: int
-    deliveries: int
-    batch: msgspec.Raw
 
 
 class _PulledHead(Message, tag="pulled"):
@@ -346,7 +353,7 @@ def encode_pulled(
     buffers: list[Buffer] = [b"", head]
     size = len(head)
     for first, timestamp, deliveries, batch in pieces:
-        piece_head = _encoder.encode(_PieceHead(first, timestamp, deliveries, _NOTHING))
+        piece_head = _encoder.encode(Piece(first, timestamp, deliveries, _NOTHING))
         buffers.append(piece_head)
         buffers.append(batch)
         size += len(piece_head) + memoryview(batch).nbytes

@@ -2,32 +2,60 @@
 
 The server's end walks two states. In NEW only a ``hello`` of at most
 ``limits.first_frame_bytes`` is accepted; it lifts the bound to ``limits.frame_bytes``
-and the session is OPEN. The client's end is the same with ``welcome``.
+and the session is OPEN, where any request but ``hello`` is. The client's end is the same
+with ``welcome``, which tells it how long a reply may be.
 
 ``feed`` never raises. What a peer got wrong comes back as an event:
 
-    Rejected   this frame was no valid message; answer with the error and go on
+    Rejected   this frame was no valid request; answer with the error and go on
     Fatal      the framing or the order is lost; answer, close, feed no more
+
+Source: docs/protocol.md, "A connection's states".
 """
 
 from functools import cache
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, get_args
 
 import msgspec
 
-from mbctl.errors import MbctlError, NotSupported, ProtocolError, VersionMismatch, from_wire
+from mbctl.errors import (
+    InvalidArgument,
+    MbctlError,
+    NotSupported,
+    ProtocolError,
+    VersionMismatch,
+    from_wire,
+)
 from mbctl.model import LIMITS, Limits
 from mbctl.wire.frames import FrameReader
-from mbctl.wire.messages import VERSION, Error, Hello, Message, Reply, Request, Welcome
+from mbctl.wire.messages import (
+    VERSION,
+    Error,
+    Hello,
+    Message,
+    OpenRequest,
+    Reply,
+    Request,
+    RequestId,
+    Welcome,
+)
 
 M = TypeVar("M", bound=Message)
 
 # A listing of everything (100,000 subscriptions) is the longest reply; arbitrary, it fits.
 REPLY_FRAMES = 8
+# The bound on what comes before a welcome, which names every limit; arbitrary, it leaves
+# room for a hundred times as many.
+WELCOME_BYTES = 64 * 1024
+
+# How much of what a peer sent may come back in the text of an error.
+_QUOTE_MAX = 200
+
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Rejected(msgspec.Struct, frozen=True):
-    """A frame that held no valid message; ``id`` is its request's, or 0 if unreadable."""
+    """A frame that held no valid request, and the id of what it would have been."""
 
     id: int
     error: MbctlError
@@ -37,6 +65,13 @@ class Fatal(msgspec.Struct, frozen=True):
     """The end of this session; nothing after it can be read."""
 
     error: MbctlError
+
+
+class _Envelope(msgspec.Struct, array_like=True):
+    """What every message begins with, whatever else is wrong with it."""
+
+    tag: str
+    id: RequestId
 
 
 class Session(Generic[M]):
@@ -81,25 +116,25 @@ class Session(Generic[M]):
     def _decode(self, content: bytes) -> M | Rejected | Fatal:
         try:
             return self._decoder.decode(content)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            return self._explain(content, error)
-
-    def _explain(self, content: bytes, error: Exception) -> Rejected | Fatal:
-        """Find out which request a bad frame was, so that it can be answered."""
+        except _UNREADABLE as error:
+            reason = _quote(str(error))
+        # Find out which message it was meant to be, so that it can be answered.
         try:
-            tag, id_ = _envelope.decode(content)[:2]
-            verb, request_id = _tag.decode(tag), _id.decode(id_)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
-            return self._fatal(ProtocolError(reason=f"a frame that is no message: {error}"))
-        if verb not in KNOWN_VERBS:
-            return Rejected(request_id, NotSupported(what=f"the verb {verb[:40]!r}"))
-        return Rejected(request_id, ProtocolError(reason=f"a malformed {verb}: {error}"))
+            envelope = _envelope_decoder.decode(content)
+        except _UNREADABLE:
+            return self._fatal(ProtocolError(reason=f"a frame that is no message: {reason}"))
+        return self._unreadable(envelope.id, envelope.tag, reason)
 
-    def _opening(self, event: M | Rejected) -> M | Rejected | Fatal:
+    def _opening(self, event: M | Rejected) -> M | Fatal:
+        raise NotImplementedError
+
+    def _unreadable(self, id_: int, tag: str, reason: str) -> Rejected | Fatal:
         raise NotImplementedError
 
     def _fatal(self, error: MbctlError) -> Fatal:
         self._closed = True
+        # The connection may take a while to close; what it sent last is not kept for that.
+        self._frames = FrameReader(0)
         return Fatal(error)
 
 
@@ -107,10 +142,10 @@ class ServerSession(Session[Request]):
     """The server's end: requests come out."""
 
     def __init__(self, limits: Limits = LIMITS) -> None:
-        super().__init__(_request_decoder(), limits.first_frame_bytes)
+        super().__init__(_hello_decoder(), limits.first_frame_bytes)
         self._limits = limits
 
-    def _opening(self, event: Request | Rejected) -> Request | Rejected | Fatal:
+    def _opening(self, event: Request | Rejected) -> Request | Fatal:
         if not isinstance(event, Hello):
             return self._fatal(ProtocolError(reason="the first frame must be a hello"))
         if not event.version_min <= VERSION <= event.version_max:
@@ -120,36 +155,58 @@ class ServerSession(Session[Request]):
                 )
             )
         self._frames.limit = self._limits.frame_bytes
+        self._decoder = _request_decoder()
         self._open = True
         return event
 
+    def _unreadable(self, id_: int, tag: str, reason: str) -> Rejected:
+        if tag == "hello" and self._open:
+            return Rejected(id_, InvalidArgument(reason="a connection says hello only once"))
+        if tag not in VERBS:
+            return Rejected(id_, NotSupported(what=f"the verb {_quote(tag)!r}"))
+        return Rejected(id_, InvalidArgument(reason=f"a malformed {tag}: {reason}"))
+
 
 class ClientSession(Session[Reply]):
-    """The client's end: replies come out. An error with id 0 ends the session."""
+    """The client's end: replies come out. An error with id 0 ends the session.
 
-    def __init__(self, limits: Limits = LIMITS) -> None:
-        super().__init__(_reply_decoder(), REPLY_FRAMES * limits.frame_bytes)
+    So does a reply that cannot be read: whatever waits for it would wait forever.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_reply_decoder(), WELCOME_BYTES)
 
     def _decode(self, content: bytes) -> Reply | Rejected | Fatal:
         event = super()._decode(content)
         if isinstance(event, Error) and event.id == 0:
             return self._fatal(from_wire(event.code, event.details))
-        if isinstance(event, Rejected):
-            return self._fatal(event.error)
         return event
 
-    def _opening(self, event: Reply | Rejected) -> Reply | Rejected | Fatal:
+    def _opening(self, event: Reply | Rejected) -> Reply | Fatal:
         if isinstance(event, Error):
             return self._fatal(from_wire(event.code, event.details))
         if not isinstance(event, Welcome):
             return self._fatal(ProtocolError(reason="the first reply must be a welcome"))
+        self._frames.limit = REPLY_FRAMES * event.limits.frame_bytes
         self._open = True
         return event
+
+    def _unreadable(self, id_: int, tag: str, reason: str) -> Fatal:
+        return self._fatal(ProtocolError(reason=f"an unreadable reply {_quote(tag)!r}: {reason}"))
+
+
+def _quote(text: str) -> str:
+    return text if len(text) <= _QUOTE_MAX else f"{text[:_QUOTE_MAX]}…"
+
+
+@cache
+def _hello_decoder() -> msgspec.msgpack.Decoder[Request]:
+    return msgspec.msgpack.Decoder(Hello)
 
 
 @cache
 def _request_decoder() -> msgspec.msgpack.Decoder[Request]:
-    return msgspec.msgpack.Decoder(Request)
+    return msgspec.msgpack.Decoder(OpenRequest)
 
 
 @cache
@@ -157,16 +214,6 @@ def _reply_decoder() -> msgspec.msgpack.Decoder[Reply]:
     return msgspec.msgpack.Decoder(Reply)
 
 
-_envelope = msgspec.msgpack.Decoder(list[msgspec.Raw])
-_tag = msgspec.msgpack.Decoder(str)
-_id = msgspec.msgpack.Decoder(int)
+_envelope_decoder = msgspec.msgpack.Decoder(_Envelope)
 
-
-def _tags(union: object) -> frozenset[str]:
-    return frozenset(
-        str(member.__struct_config__.tag)
-        for member in union.__args__  # type: ignore[attr-defined]
-    )
-
-
-KNOWN_VERBS = _tags(Request) | _tags(Reply)
+VERBS = frozenset(str(request.__struct_config__.tag) for request in get_args(Request))

@@ -7,11 +7,11 @@ import typer
 
 from mbctl.actions import text
 from mbctl.cli.arguments import Topic, complete_topic
-from mbctl.cli.command import ClientCommand
+from mbctl.cli.command import ClientCommand, Group, make_app
+from mbctl.cli.commands.topic import confirm
 from mbctl.cli.options import client_of
-from mbctl.cli.topic import confirm
 
-app = typer.Typer(no_args_is_help=True, help="Look at and delete subscriptions.")
+app = make_app(cls=Group, help="Look at and delete subscriptions.")
 
 SubscriberArgument = Annotated[
     str, typer.Argument(metavar="SUBSCRIBER", help="The subscriber's name.", show_default=False)

@@ -7,10 +7,10 @@ import typer
 
 from mbctl.actions import text
 from mbctl.cli.arguments import MaxMessages, Topic, parse_size
-from mbctl.cli.command import ClientCommand
+from mbctl.cli.command import ClientCommand, Group, make_app
 from mbctl.cli.options import Client, client_of
 
-app = typer.Typer(no_args_is_help=True, help="Create, look at and delete topics.")
+app = make_app(cls=Group, help="Create, look at and delete topics.")
 
 
 @app.command(

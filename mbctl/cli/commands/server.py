@@ -1,19 +1,23 @@
-"""The server and what it says of itself: server, status, ping."""
+"""``mbctl server``."""
 
 from typing import Annotated, Literal
 
 import typer
 
 from mbctl.cli.arguments import parse_size
-from mbctl.cli.options import client_of, not_negative
+from mbctl.cli.command import Command, make_app
 from mbctl.model import DEFAULT_HOST, DEFAULT_PORT
 
-SERVER_EXAMPLES = """
-mbctl server
-mbctl server --memory --port 0
-"""
+app = make_app()
 
 
+@app.command(
+    cls=Command,
+    epilog="""
+    mbctl server
+    mbctl server --memory --port 0
+    """,
+)
 def server(
     host: Annotated[
         str, typer.Option("--host", metavar="HOST", envvar="MBCTL_HOST", help="Where to listen.")
@@ -39,9 +43,7 @@ def server(
             show_default=False,
         ),
     ] = None,
-    memory: Annotated[
-        bool, typer.Option("--memory", help="Keep messages in memory only.")
-    ] = False,
+    memory: Annotated[bool, typer.Option("--memory", help="Keep messages in memory only.")] = False,
     sync: Annotated[
         Literal["always", "never"],
         typer.Option(
@@ -96,37 +98,3 @@ def server(
             log_format=log_format,
         )
     )
-
-
-def status(context: typer.Context) -> None:
-    """Show what the server is and how busy."""
-    from mbctl.actions import status as act
-
-    client = client_of(context)
-    with client.admin() as admin:
-        act.status(admin, client.output)
-
-
-def ping(
-    context: typer.Context,
-    wait: Annotated[
-        float,
-        typer.Option(
-            "--wait",
-            metavar="SECONDS",
-            callback=not_negative,
-            help="Try until a server answers, at most this long.",
-        ),
-    ] = 0.0,
-) -> None:
-    """Ask the server for a sign of life, and show how long it took."""
-    from mbctl import Admin
-    from mbctl.actions import status as act
-
-    client = client_of(context)
-    options = client.options
-
-    def connect(seconds: float) -> Admin:
-        return Admin(options.server, timeout=min(options.timeout, seconds) or options.timeout)
-
-    act.ping(connect, client.output, wait=wait)

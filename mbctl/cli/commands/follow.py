@@ -1,0 +1,45 @@
+"""``mbctl follow``."""
+
+from typing import Annotated
+
+import typer
+
+from mbctl.cli.arguments import FromOption, parse_start
+from mbctl.cli.command import ClientCommand, make_app
+from mbctl.cli.options import client_of
+
+app = make_app()
+
+
+@app.command(
+    cls=ClientCommand,
+    epilog="""
+    mbctl follow orders
+    mbctl follow orders packages --name billing -o jsonl
+    """,
+)
+def follow(
+    context: typer.Context,
+    topics: Annotated[
+        list[str], typer.Argument(metavar="TOPIC...", help="The topics.", show_default=False)
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name",
+            metavar="SUBSCRIBER",
+            help="A durable subscriber's name. Without one nothing is kept when you stop.",
+        ),
+    ] = None,
+    start: FromOption = None,
+) -> None:
+    """Print messages as they come, until Ctrl-C.
+
+    Subscribes if need be. A message is acknowledged after it was written to stdout.
+    """
+    from mbctl.actions import receiving
+
+    begin = parse_start(start)
+    client = client_of(context)
+    with client.subscriber(name) as subscriber:
+        receiving.follow(subscriber, client.output, topics, start=begin)

@@ -1,0 +1,34 @@
+"""Where a server is: ``HOST:PORT``, ``mb://HOST:PORT``, ``[::1]:5555`` or just ``HOST``."""
+
+from typing import NamedTuple
+
+from mbctl.errors import InvalidArgument
+from mbctl.model import DEFAULT_HOST, DEFAULT_PORT
+
+
+class Address(NamedTuple):
+    """A host and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def parse(text: str) -> Address:
+    """The address that ``text`` means.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    rest = text.removeprefix("mb://").rstrip("/")
+    host, separator, port = rest.rpartition(":")
+    if not separator or (rest.startswith("[") and rest.endswith("]")):
+        host, port = rest, str(DEFAULT_PORT)
+    host = host.removeprefix("[").removesuffix("]") or DEFAULT_HOST
+    is_port = port.isascii() and port.isdecimal() and 0 < int(port) < 65_536
+    if not is_port or "/" in host or any(character.isspace() for character in host):
+        raise InvalidArgument(reason=f"{text!r} is no address; use HOST:PORT or mb://HOST:PORT")
+    return Address(host, int(port))

@@ -1,0 +1,24 @@
+"""How much of a call's time is left."""
+
+import time
+
+from mbctl.errors import Timeout
+
+
+class Deadline:
+    """A moment in monotonic time that a call may not outlive."""
+
+    __slots__ = ("_end", "seconds")
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left; 0 or less when time is up."""
+        return self._end - time.monotonic()
+
+    def timeout(self, what: str) -> Timeout:
+        """The error that says that ``what`` took too long."""
+        return Timeout(what=what, seconds=f"{self.seconds:g}")

@@ -1,0 +1,95 @@
+"""From what a user passes to the bytes of a batch, with the limits checked."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mbctl import batch as batches
+from mbctl.errors import BatchTooLarge, InvalidArgument
+from mbctl.model import KIB, Limits
+
+Payload = bytes | bytearray | memoryview | str
+Key = bytes | str
+HeadersLike = Mapping[str, str]
+
+# What a frame holds beside its batch: verb, numbers, topic; arbitrary, far above it.
+_FRAME_HEAD_BYTES = 1 * KIB
+
+
+def to_bytes(value: Payload, what: str = "payload") -> bytes:
+    """``value`` as bytes; text is encoded as UTF-8.
+
+    Raises:
+        InvalidArgument: it is neither, or text that UTF-8 cannot encode.
+    """
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        try:
+            return value.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidArgument(reason=f"the {what} is no valid text: {error.reason}") from error
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    raise InvalidArgument(reason=f"a {what} is bytes or str, not {type(value).__name__}")
+
+
+def to_payloads(payloads: Iterable[Payload]) -> list[bytes]:
+    """``payloads`` as a list of bytes."""
+    listed: list[Any] = payloads if isinstance(payloads, list) else list(payloads)
+    # One pass in C for the usual case that all are bytes already.
+    if set(map(type, listed)) == {bytes}:
+        return listed
+    return [to_bytes(payload) for payload in listed]
+
+
+def to_keys(keys: Sequence[Key | None] | None) -> list[bytes | None] | None:
+    """``keys`` as a column of a batch."""
+    if keys is None or all(key is None for key in keys):
+        return None
+    return [None if key is None else to_bytes(key, "key") for key in keys]
+
+
+def to_headers(headers: Sequence[HeadersLike | None] | None) -> list[dict[str, str] | None] | None:
+    """``headers`` as a column of a batch.
+
+    Raises:
+        InvalidArgument: a name or value is not text.
+    """
+    if headers is None or not any(headers):
+        return None
+    column: list[dict[str, str] | None] = []
+    for pairs in headers:
+        for name, value in (pairs or {}).items():
+            if not isinstance(name, str) or not isinstance(value, str):
+                raise InvalidArgument(reason=f"header {name!r} must be text to text")
+        column.append(dict(pairs) if pairs else None)
+    return column
+
+
+def pack(
+    payloads: list[bytes],
+    keys: list[bytes | None] | None,
+    headers: list[dict[str, str] | None] | None,
+    limits: Limits,
+) -> bytes:
+    """The bytes of a batch that the server will take.
+
+    Raises:
+        InvalidArgument: the batch is empty, or its columns differ in length.
+        BatchTooLarge, MessageTooLarge: it is above a limit.
+    """
+    batches.check_count(len(payloads), limits)
+    for what, column in (("keys", keys), ("headers", headers)):
+        if column is not None and len(column) != len(payloads):
+            raise InvalidArgument(reason=f"{len(payloads)} payloads but {len(column)} {what}")
+    for key in keys or ():
+        batches.check_size("key", len(key or b""), limits.key_bytes)
+    for pairs in headers or ():
+        batches.check_headers(pairs or {}, limits)
+    batch = batches.encode(payloads, keys, headers)
+    if len(batch) > limits.message_bytes:
+        batches.check_size("payload", max(map(len, payloads)), limits.message_bytes)
+    if len(batch) > limits.frame_bytes - _FRAME_HEAD_BYTES:
+        limit = limits.frame_bytes - _FRAME_HEAD_BYTES
+        raise BatchTooLarge(size=len(batch), what="bytes", limit=limit)
+    return batch

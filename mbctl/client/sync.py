@@ -1,0 +1,153 @@
+"""The sync face: flows run on a plain blocking socket, with reconnects in between.
+
+No thread: everything happens inside the caller's calls. A call that finds the connection
+gone connects again, with jittered backoff, inside its own time.
+"""
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self, TypeVar
+
+from mbctl.client.backoff import Backoff
+from mbctl.client.base import ClientBase, Flow
+from mbctl.client.channel import Channel, nap
+from mbctl.client.deadline import Deadline
+from mbctl.errors import ConnectionLost, MbctlError, ServerStopping, Timeout, from_wire
+from mbctl.wire import messages as wire
+
+T = TypeVar("T")
+
+# How long a first connection that is refused is tried again: a server that was started a
+# moment ago is found, and a wrong address is told soon.
+_FIRST_CONNECT_S = 3.0
+
+# What a call survives: the next attempt may find the server back.
+Lost = (ConnectionLost, ServerStopping)
+
+
+class SyncClient(ClientBase):
+    """A client whose calls block. Use it as a context manager, or ``close`` it."""
+
+    def __init__(self, server: str, timeout: float) -> None:
+        super().__init__(server, timeout)
+        self._channel: Channel | None = None
+        self._connect(Deadline(min(timeout, _FIRST_CONNECT_S)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection. The object may be used again: it connects anew."""
+        self._drop_channel()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there was a connection at the last call."""
+        return self._channel is not None
+
+    # --- the connection -----------------------------------------------------------------------
+
+    def _drop_channel(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+
+    def _connected(self, deadline: Deadline) -> Channel:
+        """The connection, made anew if it is gone."""
+        return self._channel if self._channel is not None else self._connect(deadline)
+
+    def _connect(self, deadline: Deadline) -> Channel:
+        backoff = Backoff()
+        while True:
+            try:
+                return self._attempt(deadline)
+            except (*Lost, Timeout) as error:
+                pause = backoff.next_s()
+                if pause >= deadline.remaining:
+                    if isinstance(error, Timeout):
+                        reason = "no answer in time"
+                        raise ConnectionLost(address=self.server, reason=reason) from error
+                    raise
+                nap(pause)
+
+    def _attempt(self, deadline: Deadline) -> Channel:
+        channel = Channel.connect(self.address, deadline.remaining)
+        try:
+            requests = self.opening()
+            for request in requests:
+                request.id = next(self._ids)
+            channel.write([b"".join(map(wire.encode, requests))], deadline)
+            self.opened([channel.reply(request.id, deadline) for request in requests])
+            self._channel = channel
+            self._reopened(channel, deadline)
+        except BaseException:
+            self._channel = None
+            channel.close()
+            raise
+        return channel
+
+    def _reopened(self, channel: Channel, deadline: Deadline) -> None:
+        """What else a new connection needs; a publisher sends again here."""
+
+    # --- requests -----------------------------------------------------------------------------
+
+    def _run(self, flow: Flow[T], timeout: float | None = None) -> T:
+        """Run a verb's flow to its answer, within ``timeout`` or the client's own."""
+        deadline = Deadline(self.timeout if timeout is None else timeout)
+        try:
+            request = next(flow)
+            while True:
+                try:
+                    reply = self._exchange(request, deadline)
+                except MbctlError as error:
+                    request = flow.throw(error)
+                else:
+                    request = flow.send(reply)
+        except StopIteration as end:
+            answer: T = end.value
+            return answer
+
+    def _exchange(self, request: wire.Message, deadline: Deadline) -> wire.Message:
+        """Send ``request`` and wait for its reply; again, if the connection is lost.
+
+        Every request may be repeated: sends are numbered, the others change nothing when
+        they come twice.
+        """
+
+        def attempt(channel: Channel) -> wire.Message:
+            request.id = next(self._ids)
+            channel.write([wire.encode(request)], deadline)
+            return channel.reply(request.id, deadline)
+
+        reply = self._surviving(attempt, deadline)
+        if isinstance(reply, wire.Error):
+            raise from_wire(reply.code, reply.details)
+        return reply
+
+    def _surviving(self, attempt: Callable[[Channel], T], deadline: Deadline) -> T:
+        """Do ``attempt``, again on a new connection while the old ones are lost.
+
+        Whatever else stops it midway, a Ctrl-C above all, leaves the connection in an
+        unknown place: it is closed, and the next call begins a new one.
+        """
+        self.was_retried = False
+        while True:
+            channel = self._connected(deadline)
+            try:
+                return attempt(channel)
+            except Lost:
+                self._drop_channel()
+                if deadline.remaining <= 0:
+                    raise
+                self.was_retried = True
+            except BaseException:
+                self._drop_channel()
+                raise

@@ -1,0 +1,91 @@
+"""A publisher's sends that have no answer yet, in order, so that they can be sent again.
+
+Pure: it numbers, keeps and answers; the face that owns it does the writing and reading.
+"""
+
+from collections.abc import Iterator
+
+from mbctl.errors import MbctlError
+from mbctl.model import Limits, Receipt
+
+
+class PendingSend:
+    """One numbered send. It is answered when ``answer`` is set."""
+
+    __slots__ = ("answer", "batch", "count", "first_tried", "id", "sequence", "topic")
+
+    def __init__(self, sequence: int, topic: str, batch: bytes, count: int) -> None:
+        self.sequence = sequence
+        self.topic = topic
+        self.batch = batch
+        self.count = count
+        self.id = 0
+        """The request's id on the present connection."""
+        self.first_tried: float | None = None
+        """When it was first written, in monotonic seconds; None before."""
+        self.answer: Receipt | MbctlError | None = None
+
+    def age_ms(self, now: float) -> int:
+        """How long ago the first attempt was."""
+        return 0 if self.first_tried is None else round((now - self.first_tried) * 1000)
+
+
+class SendWindow:
+    """The sends in flight, at most as many and as large as the server allows."""
+
+    def __init__(self) -> None:
+        self._pending: dict[int, PendingSend] = {}
+        self._by_id: dict[int, PendingSend] = {}
+        self._bytes = 0
+        self._sequence = 0
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def __iter__(self) -> Iterator[PendingSend]:
+        """The sends without an answer, in the order of their numbers."""
+        return iter(list(self._pending.values()))
+
+    def is_full(self, limits: Limits) -> bool:
+        """Whether the next send has to wait for an answer to one before it."""
+        # Half of what the server takes from a connection, so that it never has to stop
+        # reading from this one.
+        return (
+            len(self._pending) >= limits.sends_in_flight
+            or self._bytes > limits.connection_bytes // 2
+        )
+
+    def add(self, topic: str, batch: bytes, count: int) -> PendingSend:
+        """Number a send and keep it until it is answered."""
+        self._sequence += 1
+        send = PendingSend(self._sequence, topic, batch, count)
+        self._pending[send.sequence] = send
+        self._bytes += len(batch)
+        return send
+
+    def written(self, send: PendingSend, id: int, now: float) -> None:
+        """Note that ``send`` went out as request ``id``."""
+        self._by_id.pop(send.id, None)
+        send.id = id
+        self._by_id[id] = send
+        if send.first_tried is None:
+            send.first_tried = now
+
+    def answer(self, id: int, answer: Receipt | MbctlError) -> None:
+        """Take the answer to request ``id``; nothing if that send was given up."""
+        send = self._by_id.get(id)
+        if send is not None:
+            send.answer = answer
+            self.drop(send)
+
+    def sent(self, id: int, offset: int, count: int) -> None:
+        """Take the receipt for request ``id``; nothing if that send was given up."""
+        send = self._by_id.get(id)
+        if send is not None:
+            self.answer(id, Receipt(send.topic, offset, count))
+
+    def drop(self, send: PendingSend) -> None:
+        """Forget ``send``: it is answered, or nobody will ask any more."""
+        if self._pending.pop(send.sequence, None) is not None:
+            self._by_id.pop(send.id, None)
+            self._bytes -= len(send.batch)

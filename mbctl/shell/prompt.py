@@ -1,0 +1,120 @@
+"""The line editor of the shells: prompt_toolkit with our history, completion and toolbar.
+
+Imported only at a terminal: prompt_toolkit is slow to import.
+"""
+
+import sys
+from collections.abc import Callable, Iterable
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import get_app
+from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.filters import completion_is_selected
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.history import History
+from prompt_toolkit.input import Input
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.output import ColorDepth, Output, create_output
+
+from mbctl.actions.output import Colour
+from mbctl.shell.commands import Kind
+from mbctl.shell.completion import LiveNames, complete
+from mbctl.shell.history import LineHistory
+from mbctl.shell.toolbar import Toolbar
+
+MENU_ROWS = 6
+
+
+def make_prompt(
+    kind: Kind,
+    *,
+    history: LineHistory,
+    names: Callable[[], LiveNames],
+    toolbar: Callable[[str], Toolbar],
+    color: Colour,
+    streams: tuple[Input, Output] | None = None,
+) -> PromptSession[str]:
+    """A prompt for the shell ``kind``; ``prompt`` of it returns one line, or a pasted block."""
+    source, screen = streams or (None, _screen())
+    return PromptSession(
+        f"{kind}> ",
+        history=_PromptHistory(history),
+        auto_suggest=AutoSuggestFromHistory(),
+        completer=_VerbCompleter(kind, names),
+        complete_while_typing=True,
+        reserve_space_for_menu=MENU_ROWS,
+        bottom_toolbar=lambda: _fragments(toolbar(get_app().current_buffer.text)),
+        key_bindings=_bindings(),
+        color_depth=ColorDepth.DEPTH_1_BIT if color == "never" else None,
+        include_default_pygments_style=False,
+        enable_suspend=True,
+        input=source,
+        output=screen,
+    )
+
+
+def _screen() -> Output | None:
+    """Where the prompt is drawn: stderr if stdout is a file; None leaves the choice open.
+
+    prompt_toolkit finds out about a dumb terminal only if it chooses itself.
+    """
+    return None if sys.stdout.isatty() else create_output(always_prefer_tty=True)
+
+
+class _PromptHistory(History):
+    """What prompt_toolkit searches and suggests from: our history, line by line."""
+
+    def __init__(self, history: LineHistory) -> None:
+        super().__init__()
+        self._history = history
+
+    def load_history_strings(self) -> Iterable[str]:
+        """The lines of earlier runs, the newest first."""
+        return reversed(self._history.lines)
+
+    def append_string(self, string: str) -> None:
+        """Take what was typed, a pasted block line by line."""
+        for line in self._history.append(string):
+            super().append_string(line)
+
+    def store_string(self, string: str) -> None:
+        """Nothing is left to do: ``append_string`` has stored it."""
+
+
+class _VerbCompleter(Completer):
+    """Our completions in the form that prompt_toolkit takes."""
+
+    def __init__(self, kind: Kind, names: Callable[[], LiveNames]) -> None:
+        self._kind = kind
+        self._names = names
+
+    def get_completions(
+        self, document: Document, complete_event: CompleteEvent
+    ) -> Iterable[Completion]:
+        """What can be typed next on the line of the cursor."""
+        before = document.current_line_before_cursor
+        for candidate in complete(self._kind, before, self._names()):
+            yield Completion(
+                candidate.text,
+                start_position=-candidate.replaces,
+                display_meta=candidate.about,
+            )
+
+
+def _bindings() -> KeyBindings:
+    bindings = KeyBindings()
+
+    @bindings.add("enter", filter=completion_is_selected)
+    def accept_completion(event: KeyPressEvent) -> None:
+        # Enter on a chosen completion must not also run the line: a topic that was
+        # completed by accident would be deleted by reflex.
+        event.current_buffer.complete_state = None
+
+    return bindings
+
+
+def _fragments(toolbar: Toolbar) -> StyleAndTextTuples:
+    size = get_app().output.get_size()
+    return [("", toolbar.line(size.columns))]

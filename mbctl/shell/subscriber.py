@@ -1,0 +1,203 @@
+"""What the subscriber shell does with the verbs that are its own."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mbctl.actions import receiving, text
+from mbctl.actions.output import Output
+from mbctl.actions.subscriptions import LIST_COLUMNS
+from mbctl.errors import InvalidArgument, RequestRefused
+from mbctl.shell import ShellOptions
+from mbctl.shell import commands as c
+
+if TYPE_CHECKING:
+    from mbctl import Admin, Subscriber
+    from mbctl.client.messages import Batch
+    from mbctl.model import SubscriptionInfo
+
+# As many as one reply can hold of small messages; memory for a few MiB.
+_PULL_CHUNK = 10_000
+
+# Names of an error message; the rest is counted.
+_NAMES_SHOWN = 8
+
+
+_NOTHING: "tuple[str, list[Batch]]" = ("", [])
+
+
+class SubscriberSide:
+    """A registered subscriber, its verbs, and what it has pulled and not acknowledged.
+
+    The next pull of a topic acknowledges the last one, as in the Python API. It is done
+    here rather than there, so that `nack` still finds a batch open after a pull that
+    looked once more and found nothing.
+    """
+
+    def __init__(self, options: ShellOptions, output: Output, admin: "Callable[[], Admin]") -> None:
+        self._options = options
+        self._output = output
+        self._admin = admin
+        self._name = options.name
+        self._subscriber = self._connect(options.name)
+        self._last: tuple[str, list[Batch]] = _NOTHING
+        """The topic and the batches that ``ack`` and ``nack`` are about."""
+        self._unsettled: dict[str, Batch] = {}
+        """By topic, what its next pull acknowledges."""
+
+    @property
+    def label(self) -> str:
+        """Who is registered, in a word or two."""
+        return f"subscriber {self._name}" if self._name else "ephemeral subscriber"
+
+    @property
+    def subscriber(self) -> str:
+        """The name by which the server lists the subscriptions."""
+        return self._subscriber.subscriber
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether the subscriptions outlive the shell."""
+        return self._name is not None
+
+    @property
+    def unsettled(self) -> int:
+        """Messages that were shown and that the next pull, or leaving, acknowledges."""
+        return sum(map(len, self._unsettled.values()))
+
+    @property
+    def left_open(self) -> int:
+        """Messages that were shown and that only ``ack`` acknowledges."""
+        topic, batches = self._last
+        return 0 if topic in self._unsettled else sum(map(len, batches))
+
+    def register(self, name: str | None) -> None:
+        """Begin again as ``name``; the old subscriber goes on if that fails."""
+        subscriber = self._connect(name)
+        self._leave()
+        self._subscriber, self._name = subscriber, name
+        self._output.done({"subscriber": self.subscriber}, f"registered as {self.label}")
+
+    def execute(self, command: c.Command) -> None:
+        """Carry out ``command`` and show what it did."""
+        match command:
+            case c.Subscribe(topic, start, ack_wait):
+                receiving.subscribe(
+                    self._subscriber, self._output, topic, start=start, ack_wait=ack_wait
+                )
+            case c.Unsubscribe(topic):
+                receiving.unsubscribe(self._subscriber, self._output, topic)
+                self._unsettled.pop(topic, None)
+            case c.Pull():
+                self._pull(command)
+            case c.Ack():
+                count = sum(batch.ack() for batch in self._take_last("acknowledge"))
+                shown = text.counted(count, "message")
+                self._output.done({"acknowledged": count}, f"acknowledged {shown}")
+            case c.Nack(delay):
+                self._nack(delay)
+            case c.Follow(names):
+                self._follow(names)
+            case c.Subscriptions():
+                rows = [msgspec.structs.asdict(info) for info in self.subscriptions()]
+                self._output.rows(LIST_COLUMNS, rows, empty="no subscriptions")
+            case _:
+                raise AssertionError(f"the grammar lets no {command} into this shell")
+
+    def subscriptions(self) -> "list[SubscriptionInfo]":
+        """The subscriptions of this subscriber, as the server knows them."""
+        return [i for i in self._admin().subscriptions() if i.subscriber == self.subscriber]
+
+    def close(self, *, clean: bool) -> None:
+        """Leave; if ``clean``, what was shown and not given back is acknowledged first."""
+        if not clean:
+            self._unsettled.clear()
+        self._leave()
+
+    def _connect(self, name: str | None) -> "Subscriber":
+        from mbctl import Subscriber
+
+        return Subscriber(self._options.server, name, timeout=self._options.timeout)
+
+    def _leave(self) -> None:
+        for topic in list(self._unsettled):
+            self._settle(topic)
+        self._last = _NOTHING
+        self._subscriber.close()
+
+    def _pull(self, command: c.Pull) -> None:
+        topic = command.topic or self._only_topic()
+        left = command.max_messages or receiving.PULL_COUNT
+        wait = command.wait or 0.0
+        pulled: list[Batch] = []
+        self._settle(topic)
+        with self._output.messages() as writer:
+            while left > 0:
+                chunk = min(left, _PULL_CHUNK)
+                batch = self._subscriber.pull(topic, chunk, wait=wait, auto_ack=False)
+                if not batch:
+                    break
+                writer.write(batch)
+                writer.flush()
+                if not command.no_ack:
+                    # Of many batches only the last stays open.
+                    self._settle(topic)
+                    self._unsettled[topic] = batch
+                    pulled.clear()
+                pulled.append(batch)
+                self._last = (topic, pulled)
+                left -= len(batch)
+                wait = 0.0
+        if not pulled:
+            self._output.note(f"no new messages in {text.escape(topic)}")
+
+    def _settle(self, topic: str) -> None:
+        """Acknowledge what the last pull of ``topic`` showed."""
+        batch = self._unsettled.pop(topic, None)
+        if batch is None:
+            return
+        if self._last[0] == topic:
+            self._last = _NOTHING
+        try:
+            batch.ack()
+        except RequestRefused:
+            # The topic or the subscription is gone: there is nothing left to acknowledge,
+            # and the verb that runs now will say so if it matters to it.
+            return
+
+    def _take_last(self, purpose: str) -> "list[Batch]":
+        (topic, batches), self._last = self._last, _NOTHING
+        if not batches:
+            raise InvalidArgument(reason=f"there is nothing to {purpose}: pull first")
+        self._unsettled.pop(topic, None)
+        return batches
+
+    def _nack(self, delay: float) -> None:
+        batches = self._take_last("give back")
+        for batch in batches:
+            batch.nack(delay)
+        count = sum(map(len, batches))
+        when = f" in {delay:g} s" if delay else ""
+        shown = text.counted(count, "message")
+        self._output.done(
+            {"returned": count, "delay": delay}, f"gave back {shown}, to come again{when}"
+        )
+
+    def _follow(self, names: Sequence[str]) -> None:
+        followed = list(names) or [info.topic for info in self.subscriptions()]
+        if not followed:
+            raise InvalidArgument(reason="there is no subscription to follow: subscribe first")
+        for topic in followed:
+            self._settle(topic)
+        receiving.follow(self._subscriber, self._output, followed)
+
+    def _only_topic(self) -> str:
+        names = [info.topic for info in self.subscriptions()]
+        if len(names) == 1:
+            return names[0]
+        if not names:
+            raise InvalidArgument(reason="there is no subscription to pull from: subscribe first")
+        shown = ", ".join(names[:_NAMES_SHOWN])
+        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+        raise InvalidArgument(reason=f"there are several subscriptions, pull one: {shown}{more}")
