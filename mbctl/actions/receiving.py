@@ -2,15 +2,17 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Literal
 
 from mbctl.actions import text
 from mbctl.actions.output import Output
-from mbctl.errors import InvalidArgument, Timeout
+from mbctl.errors import InvalidArgument, NotSubscribed, Timeout
 from mbctl.model import Subscribed
 
 if TYPE_CHECKING:
     from mbctl import Subscriber
+    from mbctl.actions.messages import MessageWriter
     from mbctl.client.messages import Batch
 
 Start = int | Literal["new", "earliest"] | None
@@ -96,8 +98,7 @@ def pull(
             batch = subscriber.pull(topic, chunk, wait=patience, auto_ack=False)
             if not batch:
                 break
-            writer.write(batch)
-            writer.flush()
+            _show(output, writer, batch)
             if ack:
                 batch.ack()
             shown += len(batch)
@@ -111,16 +112,59 @@ def pull(
 def show_batch(output: Output, batch: "Batch") -> None:
     """Show the messages of one pull; they have left this process on return."""
     with output.messages() as writer:
-        writer.write(batch)
-        writer.flush()
+        _show(output, writer, batch)
 
 
-def follow(subscriber: "Subscriber", output: Output, topics: Sequence[str]) -> None:
-    """Show messages of subscribed topics as they come, until interrupted.
+def follow(
+    subscriber: "Subscriber",
+    output: Output,
+    topics: Sequence[str],
+    *,
+    start: Start = None,
+    subscribe: bool = False,
+) -> None:
+    """Show messages of several topics as they come, until interrupted.
 
-    A message is acknowledged after it has left this process.
+    With ``subscribe``, topics without a subscription get one that begins at ``start``. A
+    message is acknowledged after it has left this process; those that an interrupt cuts
+    short are delivered again.
     """
+    unasked = set(topics) if subscribe else set()
     with output.messages() as writer:
-        for message in subscriber.follow(*topics):
+        while True:
+            try:
+                _follow(subscriber, output, writer, topics)
+            except NotSubscribed as error:
+                # One that someone deletes meanwhile stays deleted.
+                if error.topic not in unasked:
+                    raise
+                unasked.remove(error.topic)
+                output.note(standing(subscriber.subscribe(error.topic, start)))
+
+
+def _follow(
+    subscriber: "Subscriber", output: Output, writer: "MessageWriter", topics: Sequence[str]
+) -> None:
+    # Closing at once gives back what was not shown, whatever holds on to the traceback.
+    with closing(subscriber.follow(*topics)) as messages:
+        batch = None
+        for message in messages:
+            if message.batch is not batch:
+                batch = message.batch
+                _note_gap(output, batch)
             writer.write_one(message)
-            writer.flush()
+            # Asking for the message after the last of a batch acknowledges that batch.
+            if message.offset + 1 == batch.next_offset:
+                writer.flush()
+
+
+def _show(output: Output, writer: "MessageWriter", batch: "Batch") -> None:
+    _note_gap(output, batch)
+    writer.write(batch)
+    writer.flush()
+
+
+def _note_gap(output: Output, batch: "Batch") -> None:
+    if batch.skipped:
+        missed = text.counted(batch.skipped, "message")
+        output.note(f"{missed} of {text.escape(batch.topic)} were gone before these")

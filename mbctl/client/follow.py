@@ -1,6 +1,6 @@
 """The loop behind ``Subscriber.follow``: always one pull under way for each topic."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from mbctl.client.channel import Channel
@@ -31,7 +31,7 @@ class Follow:
         self._channel: Channel | None = None
         """The connection that ``_pulls`` were sent on."""
 
-    def messages(self) -> Iterator[Message]:
+    def messages(self) -> Generator[Message, None, None]:
         """Yield messages until the caller stops asking."""
         batch: Batch | None = None
         yielded_next = 0

@@ -1,7 +1,7 @@
 """The sync Subscriber."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from types import TracebackType
 
 from mbctl.client.base import Flow, expect
@@ -111,7 +111,7 @@ class Subscriber(SyncClient):
             self.remember_place(topic, batch.next_offset)
         return batch
 
-    def follow(self, *topics: str) -> Iterator[Message]:
+    def follow(self, *topics: str) -> Generator[Message, None, None]:
         """All messages of these topics as they come, endlessly, acknowledging as you go.
 
         The next pull is under way while you work on the last one. Leaving the loop gives

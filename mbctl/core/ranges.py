@@ -1,7 +1,20 @@
-"""A set of offsets kept as sorted half-open ranges."""
+"""Offsets as half-open ranges: a set of them, and how to put a list of them in order."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+
+from mbctl.model import Range
+
+
+def merged(ranges: Iterable[Range]) -> list[Range]:
+    """The same offsets as ranges in order that neither overlap nor touch."""
+    result: list[Range] = []
+    for first, next in sorted(ranges):
+        if result and first <= result[-1][1]:
+            result[-1] = (result[-1][0], max(next, result[-1][1]))
+        else:
+            result.append((first, next))
+    return result
 
 
 class RangeSet:
@@ -19,7 +32,7 @@ class RangeSet:
         """How many ranges."""
         return len(self._firsts)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[Range]:
         return zip(self._firsts, self._nexts, strict=True)
 
     def add(self, first: int, next: int) -> None:
@@ -39,7 +52,7 @@ class RangeSet:
         """Take out all below ``offset`` and the range that begins at or spans it.
 
         Returns where that range ended, or ``offset``: the first offset at or after
-        ``offset`` that is not in the set.
+        ``offset`` that was not in the set.
         """
         count = bisect_right(self._firsts, offset)
         if count == 0:
@@ -56,7 +69,7 @@ class RangeSet:
         return at < len(self._firsts) and self._firsts[at] == offset
 
     def ends_at(self, offset: int) -> bool:
-        """Whether one of the ranges ends before ``offset``, that is, has it as its next."""
+        """Whether one of the ranges has ``offset`` as its next."""
         at = bisect_left(self._nexts, offset)
         return at < len(self._nexts) and self._nexts[at] == offset
 

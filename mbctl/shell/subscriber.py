@@ -1,6 +1,7 @@
 """What the subscriber shell does with the verbs that are its own."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -111,9 +112,10 @@ class SubscriberSide:
 
     def close(self, *, clean: bool) -> None:
         """Leave; if ``clean``, what was shown and not given back is acknowledged first."""
-        if not clean:
-            self._unsettled.clear()
-        self._leave()
+        if clean:
+            self._leave()
+        else:
+            self._subscriber.close()
 
     def _connect(self, name: str | None) -> "Subscriber":
         from mbctl import Subscriber
@@ -121,8 +123,12 @@ class SubscriberSide:
         return Subscriber(self._options.server, name, timeout=self._options.timeout)
 
     def _leave(self) -> None:
+        """Acknowledge all that was shown and not given back, and close the connection."""
         for topic in list(self._unsettled):
             self._settle(topic)
+        # If what was followed last is gone, there is nothing left to acknowledge.
+        with suppress(RequestRefused):
+            self._subscriber.settle_all()
         self._last = _NOTHING
         self._subscriber.close()
 
@@ -138,6 +144,9 @@ class SubscriberSide:
                 batch = self._subscriber.pull(topic, chunk, wait=wait, auto_ack=False)
                 if not batch:
                     break
+                if batch.skipped:
+                    missed = text.counted(batch.skipped, "message")
+                    self._output.note(f"{missed} of {text.escape(topic)} were gone before these")
                 writer.write(batch)
                 writer.flush()
                 if not command.no_ack:

@@ -49,12 +49,17 @@ def test_prompt_returns_the_line_as_typed(keys: PipeInput, make: Make) -> None:
 def _type(keys: PipeInput, prompt: PromptSession[str], *steps: tuple[str, str]) -> str:
     """Prompt, and send the keys of each step once the line reads as the step says.
 
-    Completions come in behind the keys, so the keys after them have to wait.
+    Completions and suggestions come in behind the keys, so keys that use them wait.
     """
     waiting = list(steps)
 
     def advance(_sender: object) -> None:
-        if waiting and prompt.default_buffer.text == waiting[0][0]:
+        if not waiting:
+            return
+        text, typed = waiting[0]
+        buffer = prompt.default_buffer
+        ready = {TAB: buffer.complete_state, RIGHT: buffer.suggestion}.get(typed, True)
+        if buffer.text == text and ready:
             keys.send_text(waiting.pop(0)[1])
 
     prompt.app.after_render += advance
@@ -62,16 +67,15 @@ def _type(keys: PipeInput, prompt: PromptSession[str], *steps: tuple[str, str]) 
 
 
 def test_tab_completes_verb_and_topic(keys: PipeInput, make: Make) -> None:
-    steps = (("", f"se{TAB}"), ("send", f" cl{TAB}"), ("send clicks", f" hello{ENTER}"))
-    assert _type(keys, make(), *steps) == "send clicks hello"
+    steps = [("", "se"), ("se", TAB), ("send", " cl"), ("send cl", TAB)]
+    assert _type(keys, make(), *steps, ("send clicks", f" x{ENTER}")) == "send clicks x"
 
 
 def test_enter_on_a_chosen_completion_does_not_run_the_line(keys: PipeInput, make: Make) -> None:
-    steps = (
-        ("", f"deleteTopic {TAB}"),
-        ("deleteTopic orders", f"{ENTER}-2"),
+    steps = [
+        *(("", "deleteTopic "), ("deleteTopic ", TAB), ("deleteTopic orders", f"{ENTER}-2")),
         ("deleteTopic orders-2", ENTER),
-    )
+    ]
     assert _type(keys, make(), *steps) == "deleteTopic orders-2"
 
 
@@ -79,13 +83,7 @@ def test_suggestion_from_history_is_taken_with_the_right_arrow(keys: PipeInput, 
     prompt = make()
     keys.send_text(f"createTopic orders{ENTER}")
     prompt.prompt()
-    steps = (("", "cre"), ("createTopic orders", ENTER))
-
-    def take_suggestion(_sender: object) -> None:
-        if prompt.default_buffer.text == "cre" and prompt.default_buffer.suggestion:
-            keys.send_text(RIGHT)
-
-    prompt.app.after_render += take_suggestion
+    steps = [("", "cre"), ("cre", RIGHT), ("createTopic orders", ENTER)]
     assert _type(keys, prompt, *steps) == "createTopic orders"
 
 

@@ -1,5 +1,6 @@
 """``mbctl demo``."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -29,7 +30,6 @@ def demo(
 
     Everything runs on this machine, on a port of its own, and is gone afterwards.
     """
-    from mbctl.actions.output import Output
     from mbctl.bench.demo import run
 
-    return run(seconds, Output())
+    return run(seconds, live=sys.stdout.isatty())

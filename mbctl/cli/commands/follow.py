@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mbctl.cli.arguments import FromOption, parse_start
+from mbctl.cli.arguments import FromOption, complete_topic, parse_start
 from mbctl.cli.command import ClientCommand, make_app
 from mbctl.cli.options import client_of
 
@@ -21,7 +21,13 @@ app = make_app()
 def follow(
     context: typer.Context,
     topics: Annotated[
-        list[str], typer.Argument(metavar="TOPIC...", help="The topics.", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="TOPIC...",
+            help="The topics.",
+            show_default=False,
+            autocompletion=complete_topic,
+        ),
     ],
     name: Annotated[
         str | None,
@@ -42,4 +48,4 @@ def follow(
     begin = parse_start(start)
     client = client_of(context)
     with client.subscriber(name) as subscriber:
-        receiving.follow(subscriber, client.output, topics, start=begin)
+        receiving.follow(subscriber, client.output, topics, start=begin, subscribe=True)

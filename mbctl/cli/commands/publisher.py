@@ -14,7 +14,7 @@ app = make_app()
     cls=ClientCommand,
     epilog="""
     mbctl publisher
-    mbctl publisher -c 'createTopic orders' -c 'send orders {"id": 1, "note": "a b"}'
+    mbctl publisher -c 'createTopic orders' -c 'send orders {"id": 1}'
     """,
 )
 def publisher(

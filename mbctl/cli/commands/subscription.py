@@ -38,7 +38,10 @@ def list_(
         ),
     ] = None,
 ) -> None:
-    """List subscriptions, of one topic or of all, and when each last pulled."""
+    """List subscriptions of one topic, or of all.
+
+    The last pull of each shows which have been abandoned.
+    """
     from mbctl.actions import subscriptions
 
     client = client_of(context)
@@ -48,7 +51,10 @@ def list_(
 
 @app.command(cls=ClientCommand, epilog="mbctl subscription show orders billing")
 def show(context: typer.Context, topic: Topic, subscriber: SubscriberArgument) -> None:
-    """Show one subscription: its cursor, what is unread, leased and to be redelivered."""
+    """Show one subscription.
+
+    Everything below its cursor is acknowledged; leased messages are with a subscriber.
+    """
     from mbctl.actions import subscriptions
 
     client = client_of(context)
@@ -63,9 +69,9 @@ def delete(
     subscriber: SubscriberArgument,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> int:
-    """Delete a subscription, and with it the claim on what it has not read.
+    """Delete a subscription.
 
-    Asks first, on a terminal.
+    What only it had not read is reclaimed. Asks first, on a terminal.
     """
     from mbctl.actions import subscriptions
 

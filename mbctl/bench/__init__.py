@@ -1,0 +1,1 @@
+"""The demo, and later the benchmark: workloads on servers that run as processes."""

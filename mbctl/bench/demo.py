@@ -1,0 +1,243 @@
+"""``mbctl demo``: a broker, two publishers, three subscribers of different speeds.
+
+All are processes of their own. The picture is drawn from what the broker says, the sum
+at the end from what publishers and subscribers counted themselves.
+"""
+
+import multiprocessing
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.context import SpawnProcess
+from typing import TYPE_CHECKING, Any
+
+from mbctl.bench.demo_parts import PublisherPart, SubscriberPart, publish, subscribe
+from mbctl.bench.processes import ServerProcess, memory_bytes
+from mbctl.client.admin import Admin
+from mbctl.client.subscriber import Subscriber
+from mbctl.model import MIB, SubscriptionInfo, TopicInfo
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+TOPIC = "orders"
+PUBLISHERS = (PublisherPart("till-1", 12_000), PublisherPart("till-2", 4_000))
+SUBSCRIBERS = (
+    SubscriberPart("billing", 0),
+    SubscriberPart("audit", 12_000),
+    SubscriberPart("reports", 6_000),
+)
+
+_FRAME_S = 0.25
+_BAR_WIDTH = 28
+# How much longer than it runs the demo may take to let the slow ones catch up.
+_DRAIN_S = 60.0
+
+
+def run(seconds: float, *, live: bool) -> int:
+    """Show the system at work for ``seconds``, then let all catch up; the exit code.
+
+    ``live`` draws one picture that moves; otherwise a line a second is printed. The code
+    is 1 if a message was lost, doubled or out of order.
+    """
+    print("A broker, two publishers and three subscribers, each a process of its own.")
+    with ServerProcess() as server, Admin(server.address) as admin:
+        admin.create_topic(TOPIC)
+        for part in SUBSCRIBERS:
+            with Subscriber(server.address, name=part.name) as subscriber:
+                subscriber.subscribe(TOPIC, start="earliest")
+        memory_before = memory_bytes(server.pid)
+        cast = _Cast(server.address)
+        with cast.playing():
+            memory_peak = _watch(admin, cast, seconds, server.pid, live=live)
+        return _sum_up(admin, cast, (memory_before, memory_peak, memory_bytes(server.pid)))
+
+
+class _Cast:
+    """The publishers and subscribers, and what they count in memory they share."""
+
+    def __init__(self, address: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.stop, self.done = context.Event(), context.Event()
+        self.sent = {part.name: context.Value("q", 0) for part in PUBLISHERS}
+        self.received = {part.name: context.Value("q", 0) for part in SUBSCRIBERS}
+        self.faults = {part.name: context.Value("q", 0) for part in SUBSCRIBERS}
+        self.publishers: list[SpawnProcess] = [
+            context.Process(
+                target=publish, args=(address, TOPIC, part, self.sent[part.name], self.stop)
+            )
+            for part in PUBLISHERS
+        ]
+        self.subscribers: list[SpawnProcess] = [
+            context.Process(
+                target=subscribe,
+                args=(
+                    address,
+                    TOPIC,
+                    part,
+                    (self.received[part.name], self.faults[part.name]),
+                    self.done,
+                ),
+            )
+            for part in SUBSCRIBERS
+        ]
+
+    @contextmanager
+    def playing(self) -> Iterator[None]:
+        """Have all processes at work; none is left when the block ends, however it ends."""
+        # They are told to stop by events; a Ctrl-C is for the demo alone.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            for process in (*self.subscribers, *self.publishers):
+                process.start()
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        try:
+            yield
+        finally:
+            for process in (*self.publishers, *self.subscribers):
+                process.terminate()
+                process.join()
+
+    def end_publishing(self) -> None:
+        """Have the publishers finish, then tell the subscribers that there is no more."""
+        self.stop.set()
+        for process in self.publishers:
+            process.join()
+        self.done.set()
+
+    @property
+    def total_sent(self) -> int:
+        """Messages that the publishers have acknowledgements for."""
+        return sum(value.value for value in self.sent.values())
+
+
+def _watch(admin: Admin, cast: _Cast, seconds: float, pid: int, *, live: bool) -> int:
+    """Show what happens until all is read; the most memory that the broker had."""
+    begin = time.monotonic()
+    memory_peak = 0
+    picture = _Picture(live=live)
+    with picture:
+        while any(process.is_alive() for process in cast.subscribers):
+            elapsed = time.monotonic() - begin
+            if elapsed > seconds and not cast.stop.is_set():
+                cast.end_publishing()
+            if elapsed > seconds + _DRAIN_S:
+                break
+            memory_peak = max(memory_peak, memory_bytes(pid))
+            picture.show(elapsed, admin.topic(TOPIC), admin.subscriptions(TOPIC), cast)
+            time.sleep(_FRAME_S)
+        picture.show(time.monotonic() - begin, admin.topic(TOPIC), admin.subscriptions(TOPIC), cast)
+    return memory_peak
+
+
+class _Picture:
+    """What the watcher sees: a table that moves, or a line a second."""
+
+    def __init__(self, *, live: bool) -> None:
+        self._live: Any = None
+        self._second = -1
+        self._most_unread = 1
+        self._before: dict[str, tuple[float, int]] = {}
+        if live:
+            from rich.live import Live
+
+            self._live = Live(refresh_per_second=1 / _FRAME_S, transient=False)
+
+    def __enter__(self) -> None:
+        if self._live is not None:
+            self._live.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(
+        self, elapsed: float, topic: TopicInfo, subscriptions: list[SubscriptionInfo], cast: _Cast
+    ) -> None:
+        """Draw the present state."""
+        self._most_unread = max(self._most_unread, *(s.unread for s in subscriptions))
+        if self._live is not None:
+            self._live.update(self._table(elapsed, topic, subscriptions, cast))
+        elif int(elapsed) > self._second:
+            self._second = int(elapsed)
+            behind = "  ".join(f"{s.subscriber} {s.unread:,}" for s in subscriptions)
+            print(
+                f"{elapsed:4.0f} s  sent {cast.total_sent:9,}  kept {topic.messages:9,}"
+                f"  unread: {behind}",
+                flush=True,
+            )
+
+    def _table(
+        self, elapsed: float, topic: TopicInfo, subscriptions: list[SubscriptionInfo], cast: _Cast
+    ) -> "Table":
+        from rich.table import Table
+        from rich.text import Text
+
+        phase = "catching up" if cast.stop.is_set() else "sending"
+        table = Table(
+            title=f"topic {TOPIC}   {elapsed:.0f} s, {phase}",
+            caption=f"the broker keeps {topic.messages:,} messages, {topic.bytes / MIB:.1f} MiB,"
+            f" of {topic.next_offset:,} sent",
+            title_justify="left",
+            caption_justify="left",
+        )
+        table.add_column("who")
+        table.add_column("messages", justify="right")
+        table.add_column("a second", justify="right")
+        table.add_column("unread", justify="right")
+        table.add_column("", width=_BAR_WIDTH)
+        for name, value in cast.sent.items():
+            table.add_row(
+                Text(f"▶ {name}", "green"),
+                f"{value.value:,}",
+                self._rate(name, elapsed, value),
+                "",
+                "",
+            )
+        for subscription in subscriptions:
+            name = subscription.subscriber
+            value = cast.received[name]
+            bar = "█" * round(_BAR_WIDTH * subscription.unread / self._most_unread)
+            table.add_row(
+                Text(f"◀ {name}", "cyan"),
+                f"{value.value:,}",
+                self._rate(name, elapsed, value),
+                f"{subscription.unread:,}",
+                Text(bar, "yellow"),
+            )
+        return table
+
+    def _rate(self, name: str, elapsed: float, value: Any) -> str:
+        """Messages a second since the picture before."""
+        before, count = self._before.get(name, (0.0, 0))
+        self._before[name] = (elapsed, value.value)
+        return f"{(value.value - count) / max(elapsed - before, 0.001):,.0f}"
+
+
+def _sum_up(admin: Admin, cast: _Cast, memory: tuple[int, int, int]) -> int:
+    """Say what was sent, received and reclaimed; 1 if the counts do not agree."""
+    topic = admin.topic(TOPIC)
+    sent = cast.total_sent
+    print()
+    for name, value in cast.sent.items():
+        print(f"{name:8} sent     {value.value:9,} messages, each acknowledged")
+    faults = 0
+    for name, value in cast.received.items():
+        wrong = cast.faults[name].value + abs(sent - value.value)
+        faults += wrong
+        verdict = (
+            "all, once, in order" if wrong == 0 else f"{wrong:,} lost, doubled or out of order"
+        )
+        print(f"{name:8} received {value.value:9,} messages: {verdict}")
+    reclaimed = topic.next_offset - topic.messages
+    print(f"reclaimed {reclaimed:,} of {topic.next_offset:,} messages; {topic.messages:,} are kept")
+    before, peak, after = (size / MIB for size in memory)
+    print(f"the broker's memory: {before:.0f} MiB before, {peak:.0f} at the peak, {after:.0f} now")
+    if faults or topic.messages:
+        print("something went wrong: see the lines above", file=sys.stderr)
+        return 1
+    print("\nTry it yourself:  mbctl server   mbctl publisher   mbctl subscriber --name me")
+    return 0

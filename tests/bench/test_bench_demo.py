@@ -1,0 +1,19 @@
+"""The demo, as a newcomer runs it."""
+
+import re
+import subprocess
+import sys
+
+
+def test_demo_ends_with_everything_received_and_reclaimed() -> None:
+    command = [sys.executable, "-m", "mbctl", "demo", "--seconds", "1.5"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert result.returncode == 0, result.stderr
+    received = re.findall(r"received +([\d,]+) messages: all, once, in order", result.stdout)
+    assert len(received) == 3
+    assert len(set(received)) == 1
+    assert int(received[0].replace(",", "")) > 1000
+    assert re.search(r"reclaimed ([\d,]+) of \1 messages; 0 are kept", result.stdout)
+    assert "\x1b" not in result.stdout
+    assert result.stderr == ""

@@ -1,0 +1,191 @@
+"""What the command line accepts, and how it refuses the rest."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer
+from cli_harness import Run
+
+from mbctl import __version__
+from mbctl.cli import app as cli_app
+
+UNUSED = "127.0.0.1:1"
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Every command with its full name."""
+    for name in cli_app.COMMANDS:
+        command = cli_app.LazyCommands()[name]
+        subcommands = getattr(command, "commands", None)
+        if subcommands is None:
+            yield name, command
+        else:
+            yield from ((f"{name} {sub}", made) for sub, made in subcommands.items())
+
+
+ALL_COMMANDS = dict(commands())
+
+
+def test_version_is_the_package_version(run: Run) -> None:
+    ended = run("--version")
+    assert (ended.code, ended.out.decode()) == (0, f"mbctl {__version__}\n")
+
+
+def test_help_lists_what_is_built_and_nothing_else(run: Run) -> None:
+    listed = run("--help").out.decode().split("Commands:\n")[1]
+    names = [line.split()[0] for line in listed.splitlines() if line.strip()]
+    assert names == list(cli_app.COMMANDS)
+
+
+@pytest.mark.parametrize("name", ALL_COMMANDS)
+def test_help_of_a_command_fits_a_narrow_terminal_and_ends_with_examples(
+    run: Run, name: str
+) -> None:
+    ended = run(*name.split(), "--help")
+    text = ended.out.decode()
+    assert ended.code == 0
+    assert text.startswith(f"Usage: mbctl {name} ")
+    assert "{" not in text.splitlines()[0]
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert f"  mbctl {name}" in text.split("Examples:\n")[1]
+
+
+@pytest.mark.parametrize("args", [(), ("topic",), ("subscription",)], ids=repr)
+def test_a_group_without_a_command_shows_its_help_and_exits_2(
+    run: Run, args: tuple[str, ...]
+) -> None:
+    ended = run(*args)
+    assert (ended.code, ended.out) == (2, b"")
+    assert "Commands:" in ended.err
+
+
+def test_summaries_of_commands_are_not_cut_off(run: Run) -> None:
+    for args in ((), ("topic",), ("subscription",)):
+        assert "..." not in run(*args, "--help").out.decode().split("Commands:")[1]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("top",),
+        ("doctor",),
+        ("bench",),
+        ("backup", "x"),
+        ("verify", "x"),
+        ("user", "list"),
+        ("cluster", "start"),
+        ("topic", "read", "orders"),
+        ("topic", "purge", "orders"),
+        ("subscription", "seek", "orders", "billing"),
+        ("subscription", "release", "orders", "billing"),
+        ("subscribe", "orders", "--name", "billing", "--max-deliveries", "3"),
+        ("subscribe", "orders", "--name", "billing", "--dead-letter", "dead"),
+        ("subscribe", "orders", "--name", "billing", "--from", "2024-01-01T00:00:00Z"),
+        ("topic", "create", "orders", "--max-age", "5"),
+        ("server", "--engine", "local"),
+        ("server", "--replicas", "3"),
+        ("server", "--http", "127.0.0.1:80"),
+        ("server", "--config", "x"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_not_built_yet_is_refused_as_wrong_usage(run: Run, args: tuple[str, ...]) -> None:
+    ended = run(*args)
+    assert (ended.code, ended.out) == (2, b"")
+    assert ended.err.count("\n") == 1
+    assert ended.err.startswith("error: ")
+    assert "see: mbctl" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("snd",), "did you mean 'send'"),
+        (("topic", "lst"), "did you mean 'list'"),
+        (("send",), "missing argument 'TOPIC'"),
+        (("send", "orders"), "a MESSAGE, - for stdin, or --lines"),
+        (("send", "orders", "hi", "--lines"), "--lines goes with neither"),
+        (("send", "orders", "--lines", "--key", "k"), "--lines goes with neither"),
+        (("send", "orders", "--lines", "-H", "a=b"), "--lines goes with neither"),
+        (("send", "orders", "hi", "-H", "novalue"), "'novalue' is not name=value"),
+        (("send", "orders", "hi", "-H", "=x"), "'=x' is not name=value"),
+        (("send", "orders", "hi", "-H", "a=1", "-H", "a=2"), "header 'a' is given twice"),
+        (("send", "orders", "hi", "-H", "a=\udcff"), "headers must be UTF-8"),
+        (("send", "orders", "hi", "there"), "unexpected extra argument(s) (there)"),
+        (("pull", "orders"), "missing option '--name'"),
+        (("pull", "orders", "--name", "b", "-n", "0"), "'-n' / '--count'"),
+        (("pull", "orders", "--name", "b", "-n", "2", "--min", "3"), "--min 3 is more than -n 2"),
+        (("pull", "orders", "--name", "b", "--wait", "-1"), "-1 is below 0"),
+        (("pull", "orders", "--name", "b", "--wait", "nan"), "nan is below 0"),
+        (("subscribe", "orders"), "missing option '--name'"),
+        (("subscribe", "orders", "--name", "b", "--from", "-1"), "not new, earliest or an offset"),
+        (("subscribe", "orders", "--name", "b", "--from", "٣"), "not new, earliest or an offset"),
+        (("subscribe", "orders", "--name", "b", "--ack-wait", "0"), "0 is not above 0"),
+        (("subscribe", "orders", "--name", "b", "--ack-wait", "86401"), "86401"),
+        (("follow",), "missing argument 'TOPIC...'"),
+        (("follow", "orders", "--from", "now"), "'now' is not new, earliest or an offset"),
+        (("topic", "create", "orders", "--max-bytes", "5X"), "'5X' is not a size"),
+        (("topic", "create", "orders", "--max-messages", "0"), "--max-messages"),
+        (("subscription", "show", "orders"), "missing argument 'SUBSCRIBER'"),
+        (("status", "-o", "yaml"), "'yaml' is not one of auto, table, json, jsonl, raw"),
+        (("status", "--color", "maybe"), "'maybe' is not one of auto, always, never"),
+        (("status", "--timeout", "0"), "0 is not above 0"),
+        (("status", "--timeout", "soon"), "'soon' is not a valid float"),
+        (("status", "--server", "nowhere:x"), "'nowhere:x' is no address"),
+        (("ping", "--wait", "-1"), "-1 is below 0"),
+        (("server", "--port", "65536"), "'--port'"),
+        (("server", "--sync", "sometimes"), "'sometimes' is not one of"),
+        (("server", "--memory", "--data", "x"), "--memory goes without --data"),
+        (("server", "--host", "0.0.0.0", "--memory"), "--insecure"),
+        (("publisher", "-c", "topics", "-f", "x"), "-c and -f do not go together"),
+        (("demo", "--seconds", "0"), "0 is not above 0"),
+    ],
+    ids=lambda value: (
+        " ".join(value).encode("ascii", "backslashreplace").decode()
+        if isinstance(value, tuple)
+        else None
+    ),
+)
+def test_wrong_usage_is_one_line_that_says_what_is_wrong(
+    run: Run, args: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MBCTL_SERVER", UNUSED)
+    ended = run(*args)
+    assert (ended.code, ended.out) == (2, b"")
+    assert ended.err.count("\n") == 1
+    assert ended.err.startswith("error: ")
+    assert words.lower() in ended.err.lower()
+
+
+@pytest.mark.parametrize("flags", [("-o", "json"), ("-ojson",), ("--output=json",)], ids=repr)
+def test_wrong_usage_with_json_is_reported_as_json_too(run: Run, flags: tuple[str, ...]) -> None:
+    ended = run("pull", "orders", *flags)
+    assert ended.code == 2
+    error = json.loads(ended.err.splitlines()[1])["error"]
+    assert (error["code"], error["hint"]) == ("Usage", "see: mbctl pull --help")
+
+
+@pytest.mark.parametrize("name", [n for n in ALL_COMMANDS if n not in ("server", "demo")])
+def test_every_client_command_has_the_shared_options_and_their_variables(
+    run: Run, name: str
+) -> None:
+    text = run(*name.split(), "--help").out.decode().split("Common options:")[1]
+    words = " ".join(text.split())
+    for option, variable in (
+        ("-s, --server HOST:PORT", "MBCTL_SERVER"),
+        ("--timeout SECONDS", "MBCTL_TIMEOUT"),
+        ("-o, --output auto|table|json|jsonl|raw", "MBCTL_OUTPUT"),
+        ("--color auto|always|never", "MBCTL_COLOR"),
+        ("-q, --quiet", "MBCTL_QUIET"),
+        ("-v, --verbose", "MBCTL_VERBOSE"),
+    ):
+        assert option in words
+        assert variable in words
+
+
+def test_commands_are_those_of_their_modules() -> None:
+    for name, command in ALL_COMMANDS.items():
+        assert command.name == name.split()[-1]
+        assert isinstance(command, typer.core.TyperCommand)
