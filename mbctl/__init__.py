@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mbctl.client.admin import Admin as Admin
     from mbctl.client.messages import Batch as Batch
     from mbctl.client.messages import Message as Message
-    from mbctl.client.publisher import Pipeline as Pipeline
+    from mbctl.client.pipeline import Pipeline as Pipeline
     from mbctl.client.publisher import Publisher as Publisher
     from mbctl.client.subscriber import Subscriber as Subscriber
     from mbctl.errors import MbctlError as MbctlError
@@ -22,7 +22,7 @@ _HOMES = {
     "Admin": "mbctl.client.admin",
     "Batch": "mbctl.client.messages",
     "Message": "mbctl.client.messages",
-    "Pipeline": "mbctl.client.publisher",
+    "Pipeline": "mbctl.client.pipeline",
     "Publisher": "mbctl.client.publisher",
     "Subscriber": "mbctl.client.subscriber",
     "Receipt": "mbctl.model",

@@ -38,8 +38,10 @@ class MbctlError(Exception):
     advice: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
-        cls.code = cls.__name__
-        _CLASSES[cls.__name__] = cls
+        # One that another module derives stays what it derives from: codes are of this page.
+        if cls.__module__ == __name__:
+            cls.code = cls.__name__
+            _CLASSES[cls.__name__] = cls
 
     def __init__(self, **details: Detail) -> None:
         self.details = details
@@ -207,7 +209,7 @@ class TopicFull(RequestRefused):
     topic: str
     what: str
     limit: int
-    template = "topic {topic!r} is full: it keeps at most {limit} {what}"
+    template = "topic {topic!r} is full: its max_{what} is {limit}"
     advice = "see who has not read: mbctl topic why {topic}"
 
 
@@ -234,7 +236,6 @@ class ServerError(RequestRefused):
     """Something went wrong inside the server."""
 
     reason: str
-    advice = "see the server's log"
 
 
 class ConnectionFatal(MbctlError):
@@ -304,7 +305,7 @@ class Timeout(MbctlError):
     what: str
     seconds: str
     template = "{what} took longer than {seconds} s"
-    advice = "try again, or allow more with --timeout"
+    advice = "try again, or allow more time"
 
 
 class OutcomeUnknown(MbctlError):

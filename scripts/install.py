@@ -18,7 +18,7 @@ VERSIONS = ("3.13", "3.12", "3.11", "3.14")
 
 def suitable_python():
     """The first interpreter that is new enough, beginning with the one that runs this."""
-    if sys.version_info >= (3, 11):
+    if sys.version_info >= (3, 11):  # noqa: UP036
         return sys.executable
     for version in VERSIONS:
         found = shutil.which("python" + version)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 DISPLAY_LENGTH_MAX = 4_000
 """Characters of a payload that a terminal shows unless asked for more; two screens."""
+
+
+_encoder = msgspec.json.Encoder()
 
 
 class MessageWriter:
@@ -68,21 +71,23 @@ class MessageWriter:
     def _write_all(self, messages: Iterable["Message"]) -> None:
         output = self._output
         if output.as_json:
-            objects = [msgspec.json.encode(as_json(message)) for message in messages]
-            self._write_objects(objects)
+            self._write_objects([as_json(message) for message in messages])
         elif output.for_people:
             self._now_ns = time.time_ns()
             output.write_text("".join([self._line(message) for message in messages]))
         else:
             output.write_text("".join([_tab_line(message) for message in messages]))
 
-    def _write_objects(self, objects: list[bytes]) -> None:
+    def _write_objects(self, objects: "list[JsonMessage]") -> None:
         if not objects:
             return
+        # JSON has no newline inside a value, so each one here ends an object.
+        lines = _encoder.encode_lines(objects)
         if self._form == "jsonl":
-            self._output.write(b"\n".join(objects) + b"\n")
+            self._output.write(lines)
         else:
-            self._output.write((b",\n" if self._any else b"[\n") + b",\n".join(objects))
+            separated = lines[:-1].replace(b"\n", b",\n")
+            self._output.write((b",\n" if self._any else b"[\n") + separated)
             self._any = True
 
     def _line(self, message: "Message") -> str:
@@ -103,24 +108,35 @@ class MessageWriter:
         return f"{self._output.dim(' '.join(about))} {payload}\n"
 
 
-def as_json(message: "Message") -> dict[str, Any]:
+class JsonMessage(msgspec.Struct, frozen=True, gc=False):
     """A message under the names that JSON shows, exact."""
+
+    topic: str
+    offset: int
+    timestamp: str
+    key: str | None
+    key_encoding: text.Encoding | None
+    headers: dict[str, str]
+    payload: str
+    encoding: text.Encoding
+    deliveries: int
+
+
+def as_json(message: "Message") -> JsonMessage:
+    """What JSON shows of a message."""
+    key, key_encoding = (None, None) if message.key is None else text.payload_text(message.key)
     payload, encoding = text.payload_text(message.payload)
-    key: str | None = None
-    key_encoding: text.Encoding | None = None
-    if message.key is not None:
-        key, key_encoding = text.payload_text(message.key)
-    return {
-        "topic": message.topic,
-        "offset": message.offset,
-        "timestamp": text.rfc3339(message.timestamp),
-        "key": key,
-        "key_encoding": key_encoding,
-        "headers": dict(message.headers),
-        "payload": payload,
-        "encoding": encoding,
-        "deliveries": message.deliveries,
-    }
+    return JsonMessage(
+        message.topic,
+        message.offset,
+        text.rfc3339(message.timestamp),
+        key,
+        key_encoding,
+        dict(message.headers),
+        payload,
+        encoding,
+        message.deliveries,
+    )
 
 
 def _tab_line(message: "Message") -> str:

@@ -17,6 +17,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TextIO, get_args
 
 import msgspec
@@ -153,8 +154,9 @@ class Output:
         """Report what went wrong, for what is not an ``MbctlError``."""
         label = self._paint(_RED, "error:", on=self._error_color)
         where = f"{place}: " if place else ""
-        advice = f"; {hint}" if hint else ""
-        self._write_error_stream(f"{where}{label} {text.escape(message + advice)}\n")
+        separator = " " if message.endswith("?") else "; "
+        sentence = f"{message}{separator}{hint}" if hint else message
+        self._write_error_stream(f"{where}{label} {text.escape(sentence)}\n")
         if self.as_json:
             report = {"error": {"code": code, "message": message, "hint": hint}}
             self._write_error_stream(_json(report).decode() + "\n")
@@ -173,8 +175,11 @@ class Output:
         buffer = getattr(self.stdout, "buffer", None)
         if buffer is None:
             self.stdout.write(data.decode("utf-8", "backslashreplace"))
-        else:
-            buffer.write(data)
+            return
+        rest = memoryview(data)
+        # Unbuffered streams, as under PYTHONUNBUFFERED, may take a part only.
+        while rest:
+            rest = rest[buffer.write(rest) :]
 
     def flush(self) -> None:
         """Return when all that was written has left this process."""
@@ -219,13 +224,12 @@ class Output:
         return get_terminal_size().columns
 
     def _write_error_stream(self, written: str) -> None:
-        # A closed stderr must not hide what the command did.
-        try:
+        # What cannot be written any more must not hide what else there is to say.
+        with suppress(OSError):
             self.stdout.flush()
+        with suppress(OSError):
             self.stderr.write(written)
             self.stderr.flush()
-        except BrokenPipeError:
-            pass
 
 
 def cell(column: Column, value: Any, now_ns: int) -> str:

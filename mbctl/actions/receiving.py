@@ -54,7 +54,7 @@ def standing(answer: Subscribed) -> str:
     topic = text.escape(answer.topic)
     if not answer.created:
         return f"{who} was subscribed to {topic} before and stays at #{answer.offset}"
-    skipped = f", after {text.counted(answer.skipped, 'message')}" if answer.skipped else ""
+    skipped = f", skipping {text.counted(answer.skipped, 'message')}" if answer.skipped else ""
     return f"{who} is subscribed to {topic} from #{answer.offset}{skipped}"
 
 
@@ -97,8 +97,11 @@ def pull(
             chunk = min(count_max - shown, _PULL_CHUNK)
             batch = subscriber.pull(topic, chunk, wait=patience, auto_ack=False)
             if not batch:
+                # A wait may end a moment early; only the clock here decides.
+                if patience and time.monotonic() < deadline:
+                    continue
                 break
-            _show(output, writer, batch)
+            write_batch(output, writer, batch)
             if ack:
                 batch.ack()
             shown += len(batch)
@@ -112,7 +115,7 @@ def pull(
 def show_batch(output: Output, batch: "Batch") -> None:
     """Show the messages of one pull; they have left this process on return."""
     with output.messages() as writer:
-        _show(output, writer, batch)
+        write_batch(output, writer, batch)
 
 
 def follow(
@@ -158,7 +161,8 @@ def _follow(
                 writer.flush()
 
 
-def _show(output: Output, writer: "MessageWriter", batch: "Batch") -> None:
+def write_batch(output: Output, writer: "MessageWriter", batch: "Batch") -> None:
+    """Write the messages of one pull, after a note of what was missed before them."""
     _note_gap(output, batch)
     writer.write(batch)
     writer.flush()

@@ -1,6 +1,6 @@
 """What is sent: one message, or each line of a stream."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from select import select
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -10,7 +10,7 @@ from mbctl.errors import MbctlError, MessageTooLarge
 from mbctl.model import Receipt
 
 if TYPE_CHECKING:
-    from mbctl import Publisher
+    from mbctl import Pipeline, Publisher
 
 # Large enough that the cost of a batch is spread, small enough that a batch of lines stays
 # far below the limit of a frame.
@@ -58,18 +58,33 @@ def send_lines(publisher: "Publisher", output: Output, topic: str, stream: Binar
     size = sum(map(len, payloads))
     with publisher.pipeline() as pipe:
         try:
-            for number, payloads in enumerate(batches, start=1):
-                pipe.send_many(topic, payloads)
-                size += sum(map(len, payloads))
-                if number % _BATCHES_UNCHECKED_MAX == 0 or not _is_ready(stream):
-                    pipe.flush()
-            pipe.flush()
+            size += _send_rest(pipe, topic, batches, lambda: _is_ready(stream))
         except (MbctlError, KeyboardInterrupt):
-            output.note(f"{text.counted(first.count + pipe.sent, 'message')} stored before that:")
+            known = text.counted(first.count + pipe.sent, "message")
+            output.note(f"acknowledged so far: {known}")
             raise
     count = first.count + pipe.sent
     show_receipt(output, Receipt(topic, first.offset, count), size)
     return count
+
+
+def _send_rest(
+    pipe: "Pipeline", topic: str, batches: Iterator[list[bytes]], is_ready: Callable[[], bool]
+) -> int:
+    """Send the batches; their size, when all are stored."""
+    size = 0
+    try:
+        for number, payloads in enumerate(batches, start=1):
+            pipe.send_many(topic, payloads)
+            size += sum(map(len, payloads))
+            if number % _BATCHES_UNCHECKED_MAX == 0 or not is_ready():
+                pipe.flush()
+    except MessageTooLarge:
+        # This is known before the server is asked: what is under way has yet to be answered.
+        pipe.flush()
+        raise
+    pipe.flush()
+    return size
 
 
 def show_receipt(output: Output, receipt: Receipt, size: int) -> None:

@@ -77,18 +77,15 @@ def headers_text(headers: Mapping[str, str]) -> str:
     return escape(" ".join(f"{name}={value}" for name, value in headers.items()))
 
 
+# The messages of one send share their time.
+@lru_cache(maxsize=16)
 def rfc3339(ns: int) -> str:
     """A time in nanoseconds since 1970 as RFC 3339 in UTC, with all nine digits."""
     seconds, fraction = divmod(ns, NS_PER_S)
-    return f"{_utc(seconds)}.{fraction:09d}Z"
-
-
-@lru_cache(maxsize=16)
-def _utc(seconds: int) -> str:
     t = time.gmtime(seconds)
     return (
         f"{t.tm_year:04d}-{t.tm_mon:02d}-{t.tm_mday:02d}"
-        f"T{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d}"
+        f"T{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d}.{fraction:09d}Z"
     )
 
 
@@ -167,7 +164,7 @@ def parse_size(text: str) -> int:
         raise InvalidArgument(reason=f"{text!r} is not a size such as 4096, 64M or 1.5GiB")
     try:
         value = int(number) * factor if number.isdigit() else int(float(number) * factor)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise InvalidArgument(
             reason=f"{text!r} is not a size such as 4096, 64M or 1.5GiB"
         ) from None

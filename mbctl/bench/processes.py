@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 from types import TracebackType
 from typing import Self
 
@@ -15,18 +16,20 @@ class ServerProcess:
 
     def __init__(self) -> None:
         command = [sys.executable, "-m", "mbctl", "server", "--memory", "--port", "0"]
+        # Closed when the block ends, with the process that writes it.
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         # In a session of its own, so that a Ctrl-C reaches it only through us.
         self._process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._log,
             text=True,
             start_new_session=True,
         )
         assert self._process.stdout is not None
         ready = self._process.stdout.readline()
         if not ready:
-            raise ServerError(reason="the broker did not start; try: mbctl server --memory")
+            raise ServerError(reason=f"the broker did not start: {self._log_end()}")
         self.address = ready.split()[-1]
 
     @property
@@ -51,6 +54,13 @@ class ServerProcess:
             self._process.wait()
         assert self._process.stdout is not None
         self._process.stdout.close()
+        self._log.close()
+
+    def _log_end(self) -> str:
+        """The last line of the server's log."""
+        self._process.wait()
+        self._log.seek(0)
+        return self._log.read().strip().rpartition("\n")[2] or "it said nothing"
 
 
 def memory_bytes(pid: int) -> int:

@@ -10,7 +10,7 @@ import typer
 
 from mbctl.actions import exit_codes
 from mbctl.actions.output import Output
-from mbctl.cli.command import Group, abandon_stdout
+from mbctl.cli.command import Group, abandon, guard
 
 COMMANDS = (
     "server",
@@ -88,38 +88,44 @@ def _root(
 
 
 def run(args: Sequence[str]) -> int:
-    """Run the command that ``args`` say; return the exit code of the process.
-
-    What goes wrong inside a command is reported by ``command.guard``; here end the
-    arguments that are wrong, and what happens while they are read.
-    """
+    """Run the command that ``args`` say; return the exit code of the process."""
+    _open_missing_streams()
     try:
-        code = app(args, prog_name="mbctl", standalone_mode=False)
-        sys.stdout.flush()
+        return guard(lambda: app(args, prog_name="mbctl", standalone_mode=False), _output_for(args))
     except typer.TyperException as error:
         _report_usage(error, args)
         return error.exit_code
-    except (typer.Abort, KeyboardInterrupt):
-        return exit_codes.INTERRUPTED
-    except BrokenPipeError:
-        abandon_stdout()
-        return exit_codes.CLOSED_PIPE
     except SystemExit as end:
+        # The parser ends so when its help cannot be written, and after a completion.
+        if isinstance(end.__context__, BrokenPipeError):
+            abandon(sys.stdout)
+            return exit_codes.CLOSED_PIPE
         return end.code if isinstance(end.code, int) else exit_codes.UNEXPECTED
-    return code or exit_codes.OK
+
+
+def _open_missing_streams() -> None:
+    """Give a process that was started without stdout or stderr something in their place.
+
+    Writing to the first fails, so that what could not be shown does not count as shown.
+    """
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - it is open as long as we are
 
 
 def _report_usage(error: typer.TyperException, args: Sequence[str]) -> None:
     """One line: what is wrong with the arguments, and where to read about them."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "mbctl"
-    message = error.format_message().rstrip(".")
-    output = Output("json" if _wants_json(args) else "auto")
-    output.failure("Usage", message[:1].lower() + message[1:], f"see: {path} --help")
+    message = error.format_message().rstrip(".").replace(". Did you mean", "; did you mean")
+    hint = f"see: {path} --help"
+    _output_for(args).failure("Usage", message[:1].lower() + message[1:], hint)
 
 
-def _wants_json(args: Sequence[str]) -> bool:
-    """Whether JSON was asked for; the parser that would know has just failed."""
+def _output_for(args: Sequence[str]) -> Output:
+    """An output that reports as JSON if that was asked for; the parser that knows has failed."""
     joined = " ".join(args)
     forms = ("-o json", "-ojson", "--output json", "--output=json")
-    return any(form in joined for form in forms) or os.environ.get("MBCTL_OUTPUT") == "json"
+    wants_json = any(form in joined for form in forms) or os.environ.get("MBCTL_OUTPUT") == "json"
+    return Output("json" if wants_json else "auto")

@@ -1,13 +1,16 @@
 """Arguments and options that several commands take, and how their text is read."""
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mbctl.actions import text
-from mbctl.actions.receiving import Start
 from mbctl.errors import InvalidArgument, MbctlError
+from mbctl.model import check_name
+
+if TYPE_CHECKING:
+    from mbctl.actions.receiving import Start
 
 
 def complete_topic(incomplete: str) -> list[str]:
@@ -22,10 +25,24 @@ def complete_topic(incomplete: str) -> list[str]:
         return []
 
 
+def check_names(names: list[str]) -> list[str]:
+    """Check several names; for an argument's callback."""
+    return [check_name(name) for name in names]
+
+
+def check_maybe_name(name: str | None) -> str | None:
+    """Check a name that may be left out; for an argument's callback."""
+    return name if name is None else check_name(name)
+
+
 Topic = Annotated[
     str,
     typer.Argument(
-        metavar="TOPIC", help="The topic.", show_default=False, autocompletion=complete_topic
+        metavar="TOPIC",
+        help="The topic.",
+        show_default=False,
+        callback=check_name,
+        autocompletion=complete_topic,
     ),
 ]
 """The topic that a command is about."""
@@ -52,7 +69,7 @@ MaxMessages = Annotated[
 """A topic's bound of messages."""
 
 
-def parse_start(start: str | None) -> Start:
+def parse_start(start: str | None) -> "Start":
     """Read ``--from``."""
     if start is None:
         return None

@@ -1,9 +1,9 @@
 """The kinds of commands: how each shows its examples, its errors and its end."""
 
 import os
-import sys
 from collections.abc import Callable, Iterable
-from typing import Any
+from contextlib import suppress
+from typing import Any, TextIO
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -115,10 +115,10 @@ def guard(
         code = act()
         output.flush()
         return code or exit_codes.OK
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         return exit_codes.INTERRUPTED
     except BrokenPipeError:
-        abandon_stdout()
+        abandon(output.stdout)
         return exit_codes.CLOSED_PIPE
     except MbctlError as error:
         _maybe_trace()
@@ -132,6 +132,8 @@ def guard(
     except OSError as error:
         _maybe_trace()
         output.failure("OSError", _describe(error))
+        # If it was stdout that failed, leaving must not try and fail again.
+        abandon(output.stdout)
         return exit_codes.of(error)
     except Exception as error:
         _maybe_trace()
@@ -143,15 +145,17 @@ def guard(
         return exit_codes.UNEXPECTED
 
 
-def abandon_stdout() -> None:
-    """Let what is still buffered for a closed stdout go nowhere, without complaint."""
-    try:
+def abandon(stream: TextIO) -> None:
+    """Let what is still buffered for a ``stream`` go nowhere if it cannot be written."""
+    with suppress(OSError, ValueError):
+        stream.flush()
+        return
+    # A stream that is no file has nothing that could complain.
+    with suppress(OSError, ValueError):
+        number = stream.fileno()
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, number)
         os.close(nowhere)
-    except (OSError, ValueError):
-        # A stdout that is no file has nothing that could complain.
-        pass
 
 
 def _hint(error: MbctlError, topics: Callable[[], Iterable[str]]) -> str:

@@ -27,6 +27,9 @@ def parse(text: str) -> Address:
     host, separator, port = rest.rpartition(":")
     if not separator or (rest.startswith("[") and rest.endswith("]")):
         host, port = rest, str(DEFAULT_PORT)
+    if not (host.startswith("[") and host.endswith("]")) and ":" in host:
+        # An IPv6 address without its brackets: where it ends cannot be told.
+        port = ""
     host = host.removeprefix("[").removesuffix("]") or DEFAULT_HOST
     is_port = port.isascii() and port.isdecimal() and 0 < int(port) < 65_536
     if not is_port or "/" in host or any(character.isspace() for character in host):

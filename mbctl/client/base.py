@@ -11,7 +11,14 @@ from typing import Any, TypeVar
 
 from mbctl import __version__
 from mbctl.client import address
-from mbctl.errors import InvalidArgument, ProtocolError, TopicNotFound
+from mbctl.errors import (
+    InvalidArgument,
+    OutcomeUnknown,
+    ProtocolError,
+    SubscriptionNotFound,
+    TopicExists,
+    TopicNotFound,
+)
 from mbctl.model import (
     LIMITS,
     Limits,
@@ -27,13 +34,18 @@ T = TypeVar("T")
 R = TypeVar("R", bound=wire.Message)
 Flow = Generator[wire.Message, wire.Message, T]
 
+# The server waits no longer either; and it is within what a socket takes as its timeout.
+WAIT_MAX_S = 86_400.0
+
 
 class ClientBase:
     """Addresses, ids and flows. No I/O."""
 
     def __init__(self, server: str, timeout: float) -> None:
-        if timeout <= 0:
-            raise InvalidArgument(reason=f"timeout must be above 0 s, not {timeout}")
+        if not 0 < timeout <= WAIT_MAX_S:
+            raise InvalidArgument(
+                reason=f"timeout must be above 0 and at most {WAIT_MAX_S:.0f} s, not {timeout}"
+            )
         self.address = address.parse(server)
         self.timeout = timeout
         self.limits: Limits = LIMITS
@@ -62,7 +74,13 @@ class ClientBase:
     # --- flows ------------------------------------------------------------------------------
 
     def _create_topic(self, topic: str, settings: TopicSettings, exist_ok: bool) -> Flow[bool]:
-        reply = yield wire.CreateTopic(0, topic, settings, exist_ok)
+        try:
+            reply = yield wire.CreateTopic(0, topic, settings, exist_ok)
+        except TopicExists as error:
+            if exist_ok or not self.was_retried:
+                raise
+            # The first attempt may have created it before its answer was lost.
+            raise OutcomeUnknown(what=f"creating topic {topic!r}") from error
         return expect(wire.Created, reply).created
 
     def _delete_topic(self, topic: str) -> Flow[None]:
@@ -93,8 +111,13 @@ class ClientBase:
         reply = yield wire.GetSubscription(0, topic, subscriber)
         return expect(wire.SubscriptionReply, reply).subscription
 
-    def _delete_subscription(self, topic: str, subscriber: str) -> Flow[None]:
-        yield wire.Unsubscribe(0, topic, subscriber)
+    def _delete_subscription(self, topic: str, subscriber: str | None) -> Flow[None]:
+        try:
+            yield wire.Unsubscribe(0, topic, subscriber)
+        except SubscriptionNotFound:
+            # As with a topic.
+            if not self.was_retried:
+                raise
 
     def _status(self) -> Flow[ServerStatus]:
         reply = yield wire.GetStatus(0)
@@ -105,6 +128,7 @@ class ClientBase:
 
 
 def settings_of(
+    *,
     max_messages: int | None = None,
     max_bytes: int | None = None,
     max_age: float | None = None,

@@ -2,11 +2,12 @@
 
 import socket
 import time
+from contextlib import suppress
 
 from mbctl.batch import Buffer
 from mbctl.client.address import Address
 from mbctl.client.deadline import Deadline
-from mbctl.errors import ConnectionLost, MbctlError
+from mbctl.errors import ConnectionLost, InvalidArgument, MbctlError
 from mbctl.model import KIB, MIB
 from mbctl.wire.messages import Message
 from mbctl.wire.session import ClientSession, Fatal, Rejected
@@ -14,6 +15,8 @@ from mbctl.wire.session import ClientSession, Fatal, Rejected
 _READ_BYTES = 64 * KIB
 # While a long frame is arriving: fewer calls for it.
 _READ_MORE_BYTES = MIB
+# How much longer than its deadline a call may take.
+_TIMEOUT_SLACK_S = 0.05
 
 
 class Channel:
@@ -23,6 +26,11 @@ class Channel:
         self._socket = sock
         self._address = address
         self._session = ClientSession()
+        self._timeout = 0.0
+        """What the socket was told last; 0 if that is to be told anew."""
+        self._end: MbctlError | None = None
+        """Why the server ended the connection; told once no reply is left to take."""
+        self._unwanted: set[int] = set()
         self.replies: dict[int, Message] = {}
         """Replies that have come and nobody has taken, by request id."""
 
@@ -37,6 +45,9 @@ class Channel:
             sock = socket.create_connection(address, max(timeout, 0.001))
         except OSError as error:
             raise ConnectionLost(address=str(address), reason=_reason(error)) from error
+        except ValueError as error:
+            # A name that cannot be looked up at all: empty or overlong between two dots.
+            raise InvalidArgument(reason=f"{str(address)!r} is no address") from error
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return cls(sock, address)
@@ -51,9 +62,10 @@ class Channel:
         Raises:
             ConnectionLost: the connection broke; how much was written is unknown.
             Timeout: the server did not take it in time; the channel is of no more use.
+            MbctlError: the server ended the connection, with this reason.
         """
         try:
-            self._socket.settimeout(max(deadline.remaining, 0.001))
+            self._wait_at_most(deadline.remaining)
             if len(buffers) == 1:
                 self._socket.sendall(buffers[0])
                 return
@@ -64,7 +76,10 @@ class Channel:
         except TimeoutError as error:
             raise deadline.timeout("writing to the server") from error
         except OSError as error:
-            raise self._lost(error) from error
+            # The server's last words may have come before it closed.
+            with suppress(MbctlError):
+                self.poll()
+            raise self._end or self._lost(error) from error
 
     def read(self, deadline: Deadline) -> None:
         """Wait until something comes, and take it into ``replies``.
@@ -74,8 +89,10 @@ class Channel:
             Timeout: nothing came; the channel is as it was.
             MbctlError: the server ended the connection, with this reason.
         """
+        if self._end is not None:
+            raise self._end
         try:
-            self._socket.settimeout(max(deadline.remaining, 0.001))
+            self._wait_at_most(deadline.remaining)
             self._take(self._socket.recv(self._read_bytes))
         except TimeoutError as error:
             raise deadline.timeout("the answer") from error
@@ -87,6 +104,7 @@ class Channel:
 
         Raises: as ``read``, without Timeout.
         """
+        self._timeout = 0.0
         try:
             self._socket.settimeout(0)
             self._take(self._socket.recv(self._read_bytes))
@@ -94,6 +112,17 @@ class Channel:
             return
         except OSError as error:
             raise self._lost(error) from error
+
+    def _wait_at_most(self, seconds: float) -> None:
+        """Let the next call on the socket take no longer, give or take a little.
+
+        Setting it is a system call of its own, which the many calls with the same time
+        left do without.
+        """
+        seconds = max(seconds, 0.001)
+        if not 0 <= self._timeout - seconds <= _TIMEOUT_SLACK_S:
+            self._timeout = seconds
+            self._socket.settimeout(seconds)
 
     @property
     def _read_bytes(self) -> int:
@@ -104,8 +133,14 @@ class Channel:
             raise ConnectionLost(address=str(self._address), reason="the server closed it")
         for event in self._session.feed(data):
             if isinstance(event, Fatal | Rejected):
-                raise event.error
-            self.replies[event.id] = event
+                self._end = event.error
+            elif event.id in self._unwanted:
+                self._unwanted.discard(event.id)
+            else:
+                self.replies[event.id] = event
+        # What came together with the end is an answer all the same.
+        if self._end is not None and not self.replies:
+            raise self._end
 
     def reply(self, id: int, deadline: Deadline) -> Message:
         """Wait for the reply to request ``id``.
@@ -115,6 +150,10 @@ class Channel:
         while id not in self.replies:
             self.read(deadline)
         return self.replies.pop(id)
+
+    def ignore(self, id: int) -> None:
+        """Let the reply to request ``id`` be dropped when it comes."""
+        self._unwanted.add(id)
 
     def _lost(self, error: OSError) -> MbctlError:
         return ConnectionLost(address=str(self._address), reason=_reason(error))

@@ -19,6 +19,10 @@ class Deadline:
         """Seconds left; 0 or less when time is up."""
         return self._end - time.monotonic()
 
+    def within(self, seconds: float) -> "Deadline":
+        """This moment, or the one in ``seconds`` if that is earlier."""
+        return self if self.remaining <= seconds else Deadline(seconds)
+
     def timeout(self, what: str) -> Timeout:
         """The error that says that ``what`` took too long."""
         return Timeout(what=what, seconds=f"{self.seconds:g}")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from mbctl.client.channel import Channel
 from mbctl.client.deadline import Deadline
 from mbctl.client.messages import Batch, Message
-from mbctl.errors import MbctlError, from_wire
+from mbctl.client.packing import to_frame
+from mbctl.errors import MbctlError
 from mbctl.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ class Follow:
         self._subscriber = subscriber
         self._topics = topics
         self._pulls: dict[int, str] = {}
-        self._carried: dict[str, wire.Acknowledge] = {}
-        """Acknowledgements in pulls without a reply: the next connection's pull repeats them."""
         self._channel: Channel | None = None
         """The connection that ``_pulls`` were sent on."""
 
@@ -53,8 +52,9 @@ class Follow:
         """The next batch that comes for any topic; its topic's next pull is under way then."""
         while True:
             batch = self._next_reply(Deadline(_WAIT_S + self._subscriber.timeout))
-            if batch or batch.skipped:
+            if batch:
                 return batch
+            self._subscriber.leave_gap(batch)
 
     def _next_reply(self, deadline: Deadline) -> Batch:
         subscriber = self._subscriber
@@ -62,7 +62,12 @@ class Follow:
             lambda channel: self._take(channel, deadline), deadline
         )
         batch = subscriber.take_reply(topic, reply)
-        subscriber._surviving(lambda channel: self._ask(channel, deadline), deadline)
+        try:
+            subscriber._surviving(lambda channel: self._ask(channel, deadline), deadline)
+        except BaseException:
+            # The batch will not be yielded: it is given back with the connection.
+            subscriber._drop_channel()
+            raise
         return batch
 
     def _ask(self, channel: Channel, deadline: Deadline) -> None:
@@ -71,35 +76,23 @@ class Follow:
         if channel is not self._channel:
             self._channel = channel
             self._pulls.clear()
-        missing = [topic for topic in self._topics if topic not in self._pulls.values()]
         frames = []
-        for topic in missing:
-            request = subscriber.pull_request(topic, _MAX_MESSAGES, None, _WAIT_S)
-            if request.acknowledge is None:
-                request.acknowledge = self._carried.pop(topic, None)
-            if request.acknowledge is not None:
-                self._carried[topic] = request.acknowledge
-            request.id = next(subscriber._ids)
-            self._pulls[request.id] = topic
-            frames.append(wire.encode(request))
+        for topic in self._topics:
+            if topic not in self._pulls.values():
+                request = subscriber.pull_request(topic, _MAX_MESSAGES, None, _WAIT_S)
+                request.id = next(subscriber._ids)
+                frames.append(to_frame(request))
+                self._pulls[request.id] = topic
         if frames:
             channel.write([b"".join(frames)], deadline)
 
-    def _take(self, channel: Channel, deadline: Deadline) -> tuple[str, wire.Pulled]:
+    def _take(self, channel: Channel, deadline: Deadline) -> tuple[str, wire.Message]:
         """Wait for the reply to one of the pulls; its topic and the reply."""
         self._ask(channel, deadline)
         while True:
-            for id_ in list(channel.replies):
-                reply = channel.replies.pop(id_)
-                # Other replies are to acknowledgements that nobody waits for.
-                topic = self._pulls.pop(id_, None)
-                if topic is None:
-                    continue
-                if isinstance(reply, wire.Error):
-                    raise from_wire(reply.code, reply.details)
-                if isinstance(reply, wire.Pulled):
-                    self._carried.pop(topic, None)
-                    return topic, reply
+            for id_ in channel.replies:
+                if id_ in self._pulls:
+                    return self._pulls.pop(id_), channel.replies.pop(id_)
             channel.read(deadline)
 
     # --- acknowledging ----------------------------------------------------------------------------
@@ -150,9 +143,11 @@ class Follow:
             if batch is not None and rest:
                 self._give_back(channel, batch.topic, batch.topic_id, rest)
             self._end_pulls(channel)
-        except (MbctlError, OSError):
+        except BaseException as error:
             # Closing gives everything back as well, it only counts as a delivery.
             subscriber._drop_channel()
+            if not isinstance(error, MbctlError):
+                raise
 
     def _end_pulls(self, channel: Channel) -> None:
         deadline = Deadline(_LEAVE_S)
@@ -161,9 +156,11 @@ class Follow:
             self._write(channel, wire.Cancel(0, id_))
         for id_, topic in pulls.items():
             reply = channel.reply(id_, deadline)
-            if isinstance(reply, wire.Pulled) and reply.pieces:
+            if isinstance(reply, wire.Pulled):
                 batch = self._subscriber.take_reply(topic, reply)
-                self._give_back(channel, topic, batch.topic_id, batch.open_ranges)
+                self._subscriber.leave_gap(batch)
+                if batch:
+                    self._give_back(channel, topic, batch.topic_id, batch.open_ranges)
 
     def _give_back(
         self, channel: Channel, topic: str, topic_id: int, ranges: list[tuple[int, int]]
@@ -171,5 +168,7 @@ class Follow:
         self._write(channel, wire.Nack(0, topic, topic_id, ranges, 0, counted=False))
 
     def _write(self, channel: Channel, request: wire.Message) -> None:
+        """Send a request whose answer says nothing that is needed."""
         request.id = next(self._subscriber._ids)
+        channel.ignore(request.id)
         channel.write([wire.encode(request)], Deadline(_LEAVE_S))

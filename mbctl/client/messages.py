@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 
 from mbctl import batch as batches
+from mbctl.errors import ProtocolError
 from mbctl.model import Range
 from mbctl.wire.messages import Piece, Pulled
 
@@ -74,7 +75,10 @@ class Batch:
         self.topic_id = reply.topic_id
         self.skipped = reply.skipped + skipped
         """Messages that this subscription missed before these, because they were gone."""
-        self._parts = [(piece, batches.decode(piece.batch)) for piece in reply.pieces]
+        try:
+            self._parts = [(piece, batches.decode(piece.batch)) for piece in reply.pieces]
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ProtocolError(reason=f"the server sent what is no batch: {error}") from error
         self._open = _ranges(self._parts)
 
     def __len__(self) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 from mbctl import batch as batches
 from mbctl.errors import BatchTooLarge, InvalidArgument
 from mbctl.model import KIB, Limits
+from mbctl.wire import messages as wire
 
 Payload = bytes | bytearray | memoryview | str
 Key = bytes | str
@@ -13,6 +14,8 @@ HeadersLike = Mapping[str, str]
 
 # What a frame holds beside its batch: verb, numbers, topic; arbitrary, far above it.
 _FRAME_HEAD_BYTES = 1 * KIB
+# Far above what the server takes as a wait or delay, and it fits a request as milliseconds.
+_SECONDS_MAX = 1e12
 
 
 def to_bytes(value: Payload, what: str = "payload") -> bytes:
@@ -31,6 +34,41 @@ def to_bytes(value: Payload, what: str = "payload") -> bytes:
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
     raise InvalidArgument(reason=f"a {what} is bytes or str, not {type(value).__name__}")
+
+
+def to_text(value: str, what: str) -> str:
+    """``value`` if a request can carry it as text.
+
+    Raises:
+        InvalidArgument: it is no text, or one that UTF-8 cannot encode.
+    """
+    if not isinstance(value, str):
+        raise InvalidArgument(reason=f"a {what} is str, not {type(value).__name__}")
+    to_bytes(value, what)
+    return value
+
+
+def to_ms(seconds: float, what: str) -> int:
+    """``seconds`` in milliseconds.
+
+    Raises:
+        InvalidArgument: it is no number that a request can carry.
+    """
+    if not -_SECONDS_MAX <= seconds <= _SECONDS_MAX:
+        raise InvalidArgument(reason=f"{what} is a number of seconds, not {seconds}")
+    return round(seconds * 1000)
+
+
+def to_frame(request: wire.Message) -> bytes:
+    """``request`` as one frame.
+
+    Raises:
+        InvalidArgument: something in it is not what its type says.
+    """
+    try:
+        return wire.encode(request)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidArgument(reason=f"this cannot be sent: {error}") from error
 
 
 def to_payloads(payloads: Iterable[Payload]) -> list[bytes]:

@@ -2,18 +2,37 @@
 
 import os
 from collections.abc import Generator
+from contextlib import suppress
 from types import TracebackType
+from weakref import WeakSet
 
-from mbctl.client.base import Flow, expect
+from mbctl.client.base import WAIT_MAX_S, Flow, expect
+from mbctl.client.channel import Channel
+from mbctl.client.deadline import Deadline
 from mbctl.client.follow import Follow
 from mbctl.client.messages import Batch, Message
+from mbctl.client.packing import to_ms
 from mbctl.client.sync import SyncClient
-from mbctl.errors import InvalidArgument, OffsetOutOfRange, from_wire
+from mbctl.errors import (
+    InvalidArgument,
+    NotSubscribed,
+    RequestRefused,
+    TopicNotFound,
+    from_wire,
+)
 from mbctl.model import Range, Subscribed, check_name
 from mbctl.wire import messages as wire
 
-# A wait is told to the server in milliseconds and bounded there at a day.
-_WAIT_MAX_S = 86_400.0
+
+class _Place:
+    """How far an ephemeral subscription has got, in case the server forgets it."""
+
+    __slots__ = ("ack_wait_ms", "next_offset", "topic_id")
+
+    def __init__(self, topic_id: int, next_offset: int, ack_wait_ms: int) -> None:
+        self.topic_id = topic_id
+        self.next_offset = next_offset
+        self.ack_wait_ms = ack_wait_ms
 
 
 class Subscriber(SyncClient):
@@ -29,11 +48,15 @@ class Subscriber(SyncClient):
         self.subscriber = name or ""
         """The name that subscriptions are listed under; ``~`` and digits for an ephemeral one."""
         self._member = os.urandom(16)
+        # By topic: what the next pull will acknowledge, and what a pull acknowledges that
+        # has no reply yet. The pull after one that failed does so again.
         self._unsettled: dict[str, Batch] = {}
-        # Where an ephemeral subscription goes on when the server has forgotten it, and how
-        # many messages it then missed.
-        self._places: dict[str, tuple[wire.Subscribe, int]] = {}
+        self._carried: dict[str, Batch] = {}
+        self._places: dict[str, _Place] = {}
+        # What an ephemeral subscription missed, and topics that are not those it had.
         self._gaps: dict[str, int] = {}
+        self._replaced: list[str] = []
+        self._following: WeakSet[Generator[Message, None, None]] = WeakSet()
         super().__init__(server, timeout)
 
     def __exit__(
@@ -44,9 +67,17 @@ class Subscriber(SyncClient):
     ) -> None:
         try:
             if kind is None:
+                self._end_following()
                 self.settle_all()
         finally:
             self.close()
+
+    def close(self) -> None:
+        """Close the connection. What is not acknowledged will be delivered again."""
+        self._end_following()
+        self._unsettled.clear()
+        self._carried.clear()
+        super().close()
 
     # --- verbs --------------------------------------------------------------------------------
 
@@ -68,9 +99,8 @@ class Subscriber(SyncClient):
         Raises:
             TopicNotFound, OffsetOutOfRange, InvalidArgument, LimitExceeded, NotSupported
         """
-        request = wire.Subscribe(
-            0, topic, start, round(ack_wait * 1000), max_deliveries, dead_letter
-        )
+        ack_wait_ms = to_ms(ack_wait, "ack_wait")
+        request = wire.Subscribe(0, topic, start, ack_wait_ms, max_deliveries, dead_letter)
         return self._run(self._subscribe(request))
 
     def unsubscribe(self, topic: str) -> None:
@@ -79,9 +109,9 @@ class Subscriber(SyncClient):
         Raises:
             TopicNotFound, SubscriptionNotFound: there is no such thing.
         """
-        self._unsettled.pop(topic, None)
-        self._places.pop(topic, None)
-        self._run(self._unsubscribe(topic))
+        for by_topic in (self._unsettled, self._carried, self._places):
+            by_topic.pop(topic, None)
+        self._run(self._delete_subscription(topic, None))
 
     def pull(
         self,
@@ -101,14 +131,21 @@ class Subscriber(SyncClient):
             TopicNotFound, NotSubscribed: there is nothing to pull from.
             ConnectionLost, Timeout: the server did not answer within ``wait`` and the timeout.
         """
-        wait = min(max(wait, 0.0), _WAIT_MAX_S)
+        wait = min(max(wait, 0.0), WAIT_MAX_S)
         request = self.pull_request(topic, max_messages, max_bytes, wait)
-        reply = self._run(self._pull(request), wait + self.timeout)
-        batch = self.take_reply(topic, reply)
-        if batch and auto_ack:
-            self._unsettled[topic] = batch
+        try:
+            batch = self.take_reply(topic, self._run(self._pull(request), wait + self.timeout))
+        except RequestRefused:
+            self._carried.pop(topic, None)
+            raise
+        except BaseException:
+            # What the server may have granted is given back with the connection.
+            self._drop_channel()
+            raise
         if batch:
             self.remember_place(topic, batch.next_offset)
+            if auto_ack:
+                self._unsettled[topic] = batch
         return batch
 
     def follow(self, *topics: str) -> Generator[Message, None, None]:
@@ -122,13 +159,23 @@ class Subscriber(SyncClient):
         """
         if not topics:
             raise InvalidArgument(reason="follow needs at least one topic")
-        return Follow(self, list(dict.fromkeys(topics))).messages()
+        messages = Follow(self, list(dict.fromkeys(topics))).messages()
+        self._following.add(messages)
+        return messages
+
+    def _end_following(self) -> None:
+        for messages in list(self._following):
+            if not messages.gi_running:
+                messages.close()
 
     def settle_all(self) -> None:
         """Acknowledge all that was pulled to be acknowledged by a later pull."""
-        while self._unsettled:
-            _, batch = self._unsettled.popitem()
-            batch.ack()
+        for batch in [*self._carried.values(), *self._unsettled.values()]:
+            # Where there is no subscription any more, nothing will be delivered again.
+            with suppress(TopicNotFound, NotSubscribed):
+                batch.ack()
+        self._carried.clear()
+        self._unsettled.clear()
 
     # --- settling, for Batch and Message --------------------------------------------------------
 
@@ -138,7 +185,7 @@ class Subscriber(SyncClient):
 
     def settle_nack(self, batch: Batch, ranges: list[Range], delay: float) -> int:
         """Give back, to be delivered again after ``delay`` seconds."""
-        delay_ms = round(delay * 1000)
+        delay_ms = to_ms(delay, "delay")
         return self._run(self._counted(wire.Nack(0, batch.topic, batch.topic_id, ranges, delay_ms)))
 
     def settle_extend(self, batch: Batch, ranges: list[Range]) -> int:
@@ -150,14 +197,12 @@ class Subscriber(SyncClient):
     def _subscribe(self, request: wire.Subscribe) -> Flow[Subscribed]:
         subscribed = expect(wire.SubscribedReply, (yield request)).subscribed
         if self.name is None:
-            self._places[request.topic] = (request, subscribed.offset)
+            place = _Place(subscribed.topic_id, subscribed.offset, request.ack_wait_ms)
+            self._places[request.topic] = place
         return subscribed
 
-    def _unsubscribe(self, topic: str) -> Flow[None]:
-        yield wire.Unsubscribe(0, topic)
-
-    def _pull(self, request: wire.Pull) -> Flow[wire.Pulled]:
-        return expect(wire.Pulled, (yield request))
+    def _pull(self, request: wire.Pull) -> Flow[wire.Message]:
+        return (yield request)
 
     def _counted(self, request: wire.Message) -> Flow[int]:
         return expect(wire.Counted, (yield request)).count
@@ -168,32 +213,48 @@ class Subscriber(SyncClient):
         self, topic: str, max_messages: int, max_bytes: int | None, wait: float
     ) -> wire.Pull:
         """A pull that carries the acknowledgement of the batch before it."""
+        self._notice_fork()
+        if topic in self._unsettled:
+            self._carried[topic] = self._unsettled.pop(topic)
         acknowledge = None
-        batch = self._unsettled.pop(topic, None)
+        batch = self._carried.get(topic)
         if batch is not None and batch.open_ranges:
             acknowledge = wire.Acknowledge(batch.topic_id, batch.open_ranges)
-        return wire.Pull(0, topic, max_messages, max_bytes, round(wait * 1000), acknowledge)
+        return wire.Pull(0, topic, max_messages, max_bytes, to_ms(wait, "wait"), acknowledge)
 
-    def take_reply(self, topic: str, reply: wire.Pulled) -> Batch:
-        """The batch that a pull's reply holds."""
-        return Batch(self, topic, reply, self._gaps.pop(topic, 0))
+    def take_reply(self, topic: str, reply: wire.Message) -> Batch:
+        """The batch that a pull's reply holds.
+
+        Raises:
+            MbctlError: the pull was refused.
+        """
+        self._carried.pop(topic, None)
+        if isinstance(reply, wire.Error):
+            raise from_wire(reply.code, reply.details)
+        return Batch(self, topic, expect(wire.Pulled, reply), self._gaps.pop(topic, 0))
 
     def leave_unsettled(self, batch: Batch) -> None:
         """Let the next pull of the batch's topic acknowledge what is open of it."""
         self._unsettled[batch.topic] = batch
 
+    def leave_gap(self, batch: Batch) -> None:
+        """Let the next batch of this one's topic tell what this one missed."""
+        if batch.skipped:
+            self._gaps[batch.topic] = self._gaps.get(batch.topic, 0) + batch.skipped
+
     def remember_place(self, topic: str, next_offset: int) -> None:
         """Note how far an ephemeral subscription has got."""
-        if topic in self._places:
-            self._places[topic] = (self._places[topic][0], next_offset)
+        place = self._places.get(topic)
+        if place is not None:
+            place.next_offset = max(place.next_offset, next_offset)
 
     # --- a new connection -------------------------------------------------------------------------
 
     def opening(self) -> list[wire.Message]:
         """Say hello, register, and go on with ephemeral subscriptions where they were."""
         again = [
-            wire.Subscribe(0, topic, place, request.ack_wait_ms)
-            for topic, (request, place) in self._places.items()
+            wire.Subscribe(0, topic, place.next_offset, place.ack_wait_ms)
+            for topic, place in self._places.items()
         ]
         return [*super().opening(), wire.RegisterSubscriber(0, self._member, self.name), *again]
 
@@ -203,15 +264,30 @@ class Subscriber(SyncClient):
         if isinstance(replies[1], wire.Error):
             raise from_wire(replies[1].code, replies[1].details)
         self.subscriber = expect(wire.Registered, replies[1]).subscriber
-        for (topic, (request, place)), reply in zip(
-            list(self._places.items()), replies[2:], strict=True
-        ):
-            if isinstance(reply, wire.SubscribedReply):
-                self._gaps[topic] = max(0, reply.subscribed.offset - place)
-            elif isinstance(reply, wire.Error) and reply.code == OffsetOutOfRange.code:
-                # Another topic of the same name, shorter than the one that was read.
-                request.start = "earliest"
-                self._places[topic] = (request, 0)
-            else:
-                # The topic is gone: the next pull will say so.
-                del self._places[topic]
+        for topic, reply in zip(list(self._places), replies[2:], strict=True):
+            self._subscribed_again(topic, reply)
+
+    def _subscribed_again(self, topic: str, reply: wire.Message) -> None:
+        place = self._places[topic]
+        subscribed = reply.subscribed if isinstance(reply, wire.SubscribedReply) else None
+        if subscribed is None or subscribed.topic_id != place.topic_id:
+            # The topic is gone, or another has its name: the next pull will say so.
+            del self._places[topic]
+            if subscribed is not None:
+                self._replaced.append(topic)
+        elif subscribed.created and subscribed.offset > place.next_offset:
+            missed = subscribed.offset - place.next_offset
+            self._gaps[topic] = self._gaps.get(topic, 0) + missed
+            place.next_offset = subscribed.offset
+
+    def _reopened(self, channel: Channel, deadline: Deadline) -> None:
+        # Nothing of the topic that was read touches the one that has its name now.
+        while self._replaced:
+            request = wire.Unsubscribe(next(self._ids), self._replaced.pop())
+            channel.write([wire.encode(request)], deadline)
+            channel.reply(request.id, deadline)
+
+    def _forked(self) -> None:
+        self._member = os.urandom(16)
+        self._unsettled.clear()
+        self._carried.clear()

@@ -4,7 +4,9 @@ No thread: everything happens inside the caller's calls. A call that finds the c
 gone connects again, with jittered backoff, inside its own time.
 """
 
+import os
 from collections.abc import Callable
+from threading import get_ident
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -12,7 +14,15 @@ from mbctl.client.backoff import Backoff
 from mbctl.client.base import ClientBase, Flow
 from mbctl.client.channel import Channel, nap
 from mbctl.client.deadline import Deadline
-from mbctl.errors import ConnectionLost, MbctlError, ServerStopping, Timeout, from_wire
+from mbctl.client.packing import to_frame
+from mbctl.errors import (
+    ConnectionLost,
+    InvalidArgument,
+    MbctlError,
+    ServerStopping,
+    Timeout,
+    from_wire,
+)
 from mbctl.wire import messages as wire
 
 T = TypeVar("T")
@@ -20,6 +30,8 @@ T = TypeVar("T")
 # How long a first connection that is refused is tried again: a server that was started a
 # moment ago is found, and a wrong address is told soon.
 _FIRST_CONNECT_S = 3.0
+# How long before the end the last attempt begins.
+_LAST_ATTEMPT_S = 0.05
 
 # What a call survives: the next attempt may find the server back.
 Lost = (ConnectionLost, ServerStopping)
@@ -31,6 +43,9 @@ class SyncClient(ClientBase):
     def __init__(self, server: str, timeout: float) -> None:
         super().__init__(server, timeout)
         self._channel: Channel | None = None
+        self._process = os.getpid()
+        self._thread: int | None = None
+        """The thread that is inside a call now."""
         self._connect(Deadline(min(timeout, _FIRST_CONNECT_S)))
 
     def __enter__(self) -> Self:
@@ -62,16 +77,30 @@ class SyncClient(ClientBase):
 
     def _connected(self, deadline: Deadline) -> Channel:
         """The connection, made anew if it is gone."""
-        return self._channel if self._channel is not None else self._connect(deadline)
+        self._notice_fork()
+        if self._channel is not None:
+            return self._channel
+        # A pull may wait for hours, but not for a server that is gone.
+        return self._connect(deadline.within(self.timeout))
+
+    def _notice_fork(self) -> None:
+        """In a child process, begin as another client: the connection is the parent's."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._drop_channel()
+            self._forked()
+
+    def _forked(self) -> None:
+        """Give up what is the parent process's."""
 
     def _connect(self, deadline: Deadline) -> Channel:
         backoff = Backoff()
         while True:
             try:
                 return self._attempt(deadline)
-            except (*Lost, Timeout) as error:
-                pause = backoff.next_s()
-                if pause >= deadline.remaining:
+            except MbctlError as error:
+                pause = min(backoff.next_s(), deadline.remaining - _LAST_ATTEMPT_S)
+                if not error.retryable or pause <= 0:
                     if isinstance(error, Timeout):
                         reason = "no answer in time"
                         raise ConnectionLost(address=self.server, reason=reason) from error
@@ -122,9 +151,11 @@ class SyncClient(ClientBase):
         they come twice.
         """
 
+        request.id = next(self._ids)
+        frame = to_frame(request)
+
         def attempt(channel: Channel) -> wire.Message:
-            request.id = next(self._ids)
-            channel.write([wire.encode(request)], deadline)
+            channel.write([frame], deadline)
             return channel.reply(request.id, deadline)
 
         reply = self._surviving(attempt, deadline)
@@ -135,10 +166,24 @@ class SyncClient(ClientBase):
     def _surviving(self, attempt: Callable[[Channel], T], deadline: Deadline) -> T:
         """Do ``attempt``, again on a new connection while the old ones are lost.
 
-        Whatever else stops it midway, a Ctrl-C above all, leaves the connection in an
-        unknown place: it is closed, and the next call begins a new one.
+        Raises:
+            InvalidArgument: another thread is inside a call.
         """
         self.was_retried = False
+        if self._thread not in (None, get_ident()):
+            what = type(self).__name__
+            raise InvalidArgument(reason=f"this {what} is at work in another thread")
+        try:
+            self._thread = get_ident()
+            return self._insist(attempt, deadline)
+        finally:
+            self._thread = None
+
+    def _insist(self, attempt: Callable[[Channel], T], deadline: Deadline) -> T:
+        """Whatever stops an attempt midway, a Ctrl-C above all, leaves the connection in an
+        unknown place: it is closed, and the next call begins a new one.
+        """
+        backoff = Backoff()
         while True:
             channel = self._connected(deadline)
             try:
@@ -147,7 +192,8 @@ class SyncClient(ClientBase):
                 self._drop_channel()
                 if deadline.remaining <= 0:
                     raise
-                self.was_retried = True
             except BaseException:
                 self._drop_channel()
                 raise
+            self.was_retried = True
+            nap(min(backoff.next_s(), deadline.remaining))

@@ -46,6 +46,10 @@ class SendWindow:
         """The sends without an answer, in the order of their numbers."""
         return iter(list(self._pending.values()))
 
+    def __contains__(self, send: PendingSend) -> bool:
+        """Whether ``send`` waits for its answer."""
+        return self._pending.get(send.sequence) is send
+
     def is_full(self, limits: Limits) -> bool:
         """Whether the next send has to wait for an answer to one before it."""
         # Half of what the server takes from a connection, so that it never has to stop
@@ -77,6 +81,9 @@ class SendWindow:
         if send is not None:
             send.answer = answer
             self.drop(send)
+            if isinstance(answer, Receipt):
+                # Whoever keeps the send for its receipt does not need its messages.
+                send.batch = b""
 
     def sent(self, id: int, offset: int, count: int) -> None:
         """Take the receipt for request ``id``; nothing if that send was given up."""

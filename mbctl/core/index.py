@@ -26,7 +26,7 @@ class BatchIndex:
         """The offset that the next message will get."""
         self._firsts = array("Q")
         self._places = array("Q")
-        self._timestamps = array("Q")
+        self._timestamps = array("q")
         self._before = array("Q")
         self._end = 0
         # Entries before this one were dropped.

@@ -13,6 +13,7 @@ A lease has a deadline exactly while it is LEASED or DELAYED, and is in its memb
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from mbctl.core.heap import Heap
@@ -180,7 +181,7 @@ class Leases:
         """Assert that the table is sorted and that every lease is what its state says."""
         leases = list(self)
         assert self._starts == sorted(self._by_first) == [lease.first for lease in leases]
-        assert all(a.next <= b.first for a, b in zip(leases, leases[1:], strict=False))
+        assert all(a.next <= b.first for a, b in pairwise(leases))
         assert self._ready == [lease.first for lease in leases if lease.state is READY]
         leased = [lease for lease in leases if lease.state is LEASED]
         assert self.leased_count == sum(lease.count for lease in leased)

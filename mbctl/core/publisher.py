@@ -6,8 +6,35 @@ highest seen that has left the window cannot be told from one that was never her
 refused, which also keeps the order.
 """
 
-from mbctl.errors import MbctlError, OutcomeUnknown
-from mbctl.model import Receipt
+import msgspec
+
+from mbctl.core.heap import Heap
+from mbctl.errors import Detail, LimitExceeded, MbctlError, OutcomeUnknown, from_wire
+from mbctl.model import NS_PER_S, Limits, Receipt
+
+# A session is forgotten a while after its sends became too old to retry, so that a retry
+# which is young enough always finds its answer, also when it took long to arrive.
+_SESSION_GRACE_NS = 60 * NS_PER_S
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """What became of a send: new, or (not ``is_new``) a retry of one that is stored already."""
+
+    receipt: Receipt
+    topic_id: int
+    timestamp: int
+    is_new: bool
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A refusal as it is remembered.
+
+    Not the error itself: that holds, through its traceback, whatever the code that raised
+    it had in hand, and so the refused batch.
+    """
+
+    code: str
+    details: dict[str, Detail]
 
 
 class PublisherSession:
@@ -19,8 +46,9 @@ class PublisherSession:
         self.id = id
         self.window = window
         self.highest = 0
+        """The highest sequence number seen."""
         self.used_ns = now_ns
-        self._answers: dict[int, Receipt | MbctlError] = {}
+        self._answers: dict[int, Receipt | Refused] = {}
 
     def earlier_answer(self, sequence: int) -> Receipt | None:
         """The receipt given to ``sequence`` before, or None if it is new.
@@ -30,8 +58,8 @@ class PublisherSession:
             OutcomeUnknown: it is older than the window.
         """
         answer = self._answers.get(sequence)
-        if isinstance(answer, MbctlError):
-            raise answer
+        if isinstance(answer, Refused):
+            raise from_wire(answer.code, answer.details)
         if answer is None and sequence <= self.highest:
             raise OutcomeUnknown(what=f"send {sequence}, which is older than the last answers,")
         return answer
@@ -40,11 +68,74 @@ class PublisherSession:
         """Keep the first answer to ``sequence``, giving up the one that leaves the window."""
         assert sequence > self.highest
         self.highest = sequence
-        self._answers[sequence] = answer
+        if isinstance(answer, MbctlError):
+            self._answers[sequence] = Refused(answer.code, answer.details)
+        else:
+            self._answers[sequence] = answer
         if len(self._answers) > self.window:
             del self._answers[next(iter(self._answers))]
 
     def check(self) -> None:
         """Assert that the window is bounded and below the highest number."""
         assert len(self._answers) <= self.window
+        assert list(self._answers) == sorted(self._answers)
         assert all(sequence <= self.highest for sequence in self._answers)
+
+
+class Publishers:
+    """All sessions that were in use lately, by id."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._sessions: dict[bytes, PublisherSession] = {}
+        self._deadlines: Heap[PublisherSession] = Heap()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def use(self, session_id: bytes, now_ns: int) -> PublisherSession:
+        """The session of that id, new if it is not known, not idle from now on.
+
+        Raises:
+            LimitExceeded: there are ``limits.sessions`` others.
+        """
+        session = self._sessions.get(session_id)
+        if session is None:
+            if len(self._sessions) >= self._limits.sessions:
+                raise LimitExceeded(what="publisher sessions", limit=self._limits.sessions)
+            session = PublisherSession(session_id, self._limits.sends_in_flight, now_ns)
+            self._sessions[session_id] = session
+            self._deadlines.set(session, now_ns + self._idle_ns)
+        session.used_ns = now_ns
+        return session
+
+    def check_age(self, sequence: int, age_ns: int) -> None:
+        """Refuse a retry that comes too long after its first attempt."""
+        if age_ns > self._limits.session_idle_s * NS_PER_S:
+            raise OutcomeUnknown(what=f"send {sequence}, first tried too long ago,")
+
+    @property
+    def _idle_ns(self) -> int:
+        return self._limits.session_idle_s * NS_PER_S + _SESSION_GRACE_NS
+
+    def next_deadline_ns(self) -> int | None:
+        """When ``expire`` has something to look at, or None."""
+        return self._deadlines.lowest()
+
+    def expire(self, now_ns: int) -> None:
+        """Forget the sessions that were idle for too long."""
+        while (session := self._deadlines.pop_through(now_ns)) is not None:
+            # Using a session does not move its deadline; it shows here whether that is true.
+            forget_ns = session.used_ns + self._idle_ns
+            if forget_ns <= now_ns:
+                del self._sessions[session.id]
+            else:
+                self._deadlines.set(session, forget_ns)
+
+    def check(self) -> None:
+        """Assert that the sessions are bounded and that each has a deadline."""
+        assert len(self._deadlines) == len(self._sessions) <= self._limits.sessions
+        for session in self._sessions.values():
+            session.check()
+            assert session in self._deadlines
+        self._deadlines.check()

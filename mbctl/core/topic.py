@@ -1,37 +1,32 @@
-"""One topic: where its batches are, what of it is kept, and who reads it.
+"""Topics, and of each: what of it is kept, who reads it, and who holds its messages.
 
     first_offset          visible_next       next_offset
          │  kept, readable     │ not yet durable  │
     ─────┴─────────────────────┴──────────────────┴──▶ offsets
 
-``first_offset`` follows the lowest cursor of the durable subscriptions. The index drops
-a batch when all of it lies below.
+``first_offset`` follows the lowest cursor of the durable subscriptions, as far as the
+cursors themselves are durable. The index drops a batch when all of it lies below.
 """
 
-from array import array
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from heapq import heappop, heappush, heapreplace
+from collections.abc import Iterator
 
+from mbctl.core.heap import Heap
+from mbctl.core.index import BatchIndex
 from mbctl.core.subscription import Subscription
-from mbctl.errors import TopicFull
-from mbctl.model import TopicSettings
-
-# Trim the arrays once this many dropped entries stand before the live ones; arbitrary.
-_TRIM_MIN = 1024
+from mbctl.errors import LimitExceeded, OffsetOutOfRange, TopicExists, TopicFull, TopicNotFound
+from mbctl.model import Limits, TopicSettings, check_name
 
 
 class Topic:
     """A topic's settings, its index of batches and its subscriptions."""
 
     __slots__ = (
-        "_floor",
+        "_held",
         "created",
         "durable_count",
         "first_offset",
         "index",
         "name",
-        "next_offset",
         "settings",
         "subscriptions",
         "topic_id",
@@ -47,19 +42,23 @@ class Topic:
         self.index = BatchIndex()
         self.first_offset = 0
         self.visible_next = 0
-        self.next_offset = 0
         self.subscriptions: dict[str, Subscription] = {}
         self.waiting: dict[Subscription, None] = {}
         """The subscriptions that have waiting pulls: who to look at when messages come."""
         self.durable_count = 0
-        # One entry for each durable subscription: a cursor it once had, which is at or
-        # below the one it has. The lowest true cursor is found by correcting the top.
-        self._floor: list[tuple[int, int, Subscription]] = []
+        # The durable cursor of each durable subscription. One that is new, and one that
+        # was deleted, hold messages until that too is durable.
+        self._held: Heap[Subscription] = Heap()
+
+    @property
+    def next_offset(self) -> int:
+        """The offset that the next message will get."""
+        return self.index.next_offset
 
     @property
     def messages(self) -> int:
         """Messages kept."""
-        return self.next_offset - self.first_offset
+        return self.index.next_offset - self.first_offset
 
     def check_room(self, count: int, size: int) -> None:
         """Refuse a batch that the topic's settings have no room for."""
@@ -69,165 +68,157 @@ class Topic:
         if settings.max_bytes is not None and self.index.size + size > settings.max_bytes:
             raise TopicFull(topic=self.name, what="bytes", limit=settings.max_bytes)
 
-    def append(self, count: int, size: int, timestamp: int) -> tuple[int, int]:
-        """Give a batch its place in the order: its first offset and its timestamp."""
-        first = self.next_offset
-        timestamp = max(timestamp, self.index.last_timestamp)
-        self.index.append(first, size, timestamp)
-        self.next_offset = first + count
-        return first, timestamp
+    def reveal(self, next_offset: int) -> None:
+        """Let subscribers see the messages below ``next_offset``."""
+        assert self.visible_next <= next_offset <= self.next_offset
+        self.visible_next = next_offset
+
+    # --- subscriptions --------------------------------------------------------------------
+
+    def start_offset(self, start: int | str | None, *, durable: bool) -> tuple[int, int]:
+        """Where a new subscription begins, and how many messages before that it passes over.
+
+        By default the first subscription begins at the earliest message. A durable one is
+        the first when no other durable one is there: a look by an ephemeral reader must not
+        cost it the backlog. What is not visible yet counts as new.
+
+        Raises:
+            OffsetOutOfRange: ``start`` is an offset that the topic has not reached.
+        """
+        if start is None:
+            others = self.durable_count if durable else len(self.subscriptions)
+            start = "new" if others else "earliest"
+        if start == "new":
+            asked = self.visible_next
+        elif start == "earliest":
+            asked = self.first_offset
+        else:
+            assert isinstance(start, int)
+            asked = start
+            if not 0 <= asked <= self.visible_next:
+                raise OffsetOutOfRange(topic=self.name, offset=asked, next_offset=self.visible_next)
+        offset = max(asked, self.first_offset)
+        return offset, offset - min(asked, self.first_offset)
 
     def add_subscription(self, subscription: Subscription) -> None:
-        """Let ``subscription`` be counted and, if durable, hold messages."""
+        """Let ``subscription`` be found and, if it is durable, hold all that is kept."""
         assert subscription.subscriber not in self.subscriptions
         self.subscriptions[subscription.subscriber] = subscription
         if subscription.durable:
             self.durable_count += 1
-            heappush(self._floor, _floor_entry(subscription))
+            self._held.set(subscription, self.first_offset)
 
     def remove_subscription(self, subscription: Subscription) -> None:
-        """Forget ``subscription``; what only it held can be reclaimed now."""
+        """Let ``subscription`` not be found any more; it holds messages until ``let_go``."""
+        assert not subscription.pulls
         del self.subscriptions[subscription.subscriber]
-        self.waiting.pop(subscription, None)
         if subscription.durable:
             self.durable_count -= 1
+
+    # --- reclaiming -----------------------------------------------------------------------
+
+    def hold_from(self, subscription: Subscription, cursor: int) -> None:
+        """Note that this cursor is durable: what is below is not needed for it."""
+        held_from = self._held.get(subscription)
+        if held_from is not None and held_from < cursor:
+            self._held.set(subscription, cursor)
+
+    def let_go(self, subscription: Subscription) -> None:
+        """Note that the end of ``subscription`` is durable: nothing is needed for it."""
+        self._held.remove(subscription)
 
     def reclaim(self) -> list[int]:
         """Advance ``first_offset`` to the lowest durable cursor; the places that are free now.
 
         With no durable subscription nothing is reclaimed.
         """
-        if self.durable_count == 0:
-            return []
-        lowest = self._lowest_cursor()
-        if lowest <= self.first_offset:
+        lowest = self._held.lowest()
+        if lowest is None or lowest <= self.first_offset:
             return []
         self.first_offset = lowest
-        return self.index.drop_below(lowest, self.next_offset)
-
-    def _lowest_cursor(self) -> int:
-        while True:
-            cursor, _, subscription = self._floor[0]
-            if self.subscriptions.get(subscription.subscriber) is not subscription:
-                heappop(self._floor)
-            elif cursor < subscription.cursor:
-                heapreplace(self._floor, _floor_entry(subscription))
-            else:
-                return cursor
+        return self.index.drop_below(lowest)
 
     def check(self) -> None:
         """Assert what must hold between two verbs."""
         assert 0 <= self.first_offset <= self.visible_next <= self.next_offset
         durable = [s for s in self.subscriptions.values() if s.durable]
         assert self.durable_count == len(durable)
-        assert all(s.cursor >= self.first_offset for s in durable)
-        if durable:
-            assert self._lowest_cursor() == min(s.cursor for s in durable)
-        assert set(self.waiting) == {s for s in self.subscriptions.values() if s.waiting}
-        self.index.check(self.first_offset, self.next_offset)
+        for subscription in durable:
+            held_from = self._held.get(subscription)
+            assert held_from is not None
+            assert self.first_offset <= held_from
+            assert held_from <= subscription.cursor
+        assert set(self.waiting) == {s for s in self.subscriptions.values() if s.pulls}
+        self.index.check(self.first_offset)
+        self._held.check()
         for subscription in self.subscriptions.values():
             subscription.check()
 
 
-def _floor_entry(subscription: Subscription) -> tuple[int, int, Subscription]:
-    return (subscription.cursor, id(subscription), subscription)
+class Topics:
+    """All topics, by name and by id. An id is never used again."""
 
-
-class BatchIndex:
-    """From offset to batch, in arrays: 32 bytes a batch.
-
-    Entry i is a batch: its first offset, its place in the journal, its timestamp, and the
-    bytes of all batches before it, so that the size of any run of batches is one
-    subtraction.
-    """
-
-    __slots__ = ("_before", "_end", "_firsts", "_head", "_places", "_timestamps")
-
-    def __init__(self) -> None:
-        self._firsts = array("Q")
-        self._places = array("Q")
-        self._timestamps = array("Q")
-        self._before = array("Q")
-        self._end = 0
-        self._head = 0
+    def __init__(self, limits: Limits, first_topic_id: int) -> None:
+        self._limits = limits
+        self._next_id = first_topic_id
+        self._by_name: dict[str, Topic] = {}
+        self._by_id: dict[int, Topic] = {}
 
     def __len__(self) -> int:
-        return len(self._firsts) - self._head
+        return len(self._by_name)
 
-    @property
-    def size(self) -> int:
-        """Bytes of all batches kept."""
-        return self._end - self._before[self._head] if len(self) else 0
+    def __iter__(self) -> Iterator[Topic]:
+        return iter(self._by_name.values())
 
-    @property
-    def last_timestamp(self) -> int:
-        """The timestamp of the newest batch kept, or 0."""
-        return self._timestamps[-1] if self._timestamps else 0
+    def named(self, name: str) -> Topic:
+        """The topic of that name.
 
-    def append(self, first: int, size: int, timestamp: int) -> None:
-        """Add a batch at the end; ``set_last_place`` says later where it went."""
-        self._firsts.append(first)
-        self._places.append(0)
-        self._timestamps.append(timestamp)
-        self._before.append(self._end)
-        self._end += size
-
-    def set_last_place(self, place: int) -> None:
-        """Note where the journal put the batch appended last."""
-        self._places[-1] = place
-
-    def drop_below(self, offset: int, next_offset: int) -> list[int]:
-        """Forget the batches that lie wholly below ``offset``; their places."""
-        head = self._head
-        # The batch that holds ``offset`` stays, unless that is past the newest message.
-        keep = len(self._firsts) if offset >= next_offset else self._find(offset)
-        places = self._places[head:keep].tolist()
-        self._head = keep
-        if keep > _TRIM_MIN and 2 * keep > len(self._firsts):
-            self._trim()
-        return places
-
-    def _trim(self) -> None:
-        # The last entry stays even when it is dead: it carries the newest timestamp.
-        count = min(self._head, len(self._firsts) - 1)
-        for column in (self._firsts, self._places, self._timestamps, self._before):
-            del column[:count]
-        self._head -= count
-
-    def places(self) -> Sequence[int]:
-        """The places of all batches kept."""
-        return self._places[self._head :]
-
-    def size_from(self, offset: int) -> int:
-        """Bytes of the batches from the one that holds ``offset`` on."""
-        if not len(self):
-            return 0
-        return self._end - self._before[max(self._find(offset), self._head)]
-
-    def walk(self, first: int, next_offset: int) -> Iterator[tuple[int, int, int, int, int]]:
-        """The batches from the one that holds ``first`` on.
-
-        Each as ``(first, next, place, timestamp, size)``.
+        Raises:
+            TopicNotFound: there is none.
         """
-        end = len(self._firsts)
-        for at in range(self._find(first), end):
-            last = at + 1 == end
-            yield (
-                self._firsts[at],
-                next_offset if last else self._firsts[at + 1],
-                self._places[at],
-                self._timestamps[at],
-                (self._end if last else self._before[at + 1]) - self._before[at],
-            )
+        topic = self._by_name.get(name)
+        if topic is None:
+            raise TopicNotFound(topic=name)
+        return topic
 
-    def _find(self, offset: int) -> int:
-        return bisect_right(self._firsts, offset, self._head) - 1
+    def with_id(self, topic_id: int) -> Topic | None:
+        """The topic of that id, if it has not been deleted."""
+        return self._by_id.get(topic_id)
 
-    def check(self, first_offset: int, next_offset: int) -> None:
-        """Assert that the entries cover what is kept, in order."""
-        firsts = self._firsts[self._head :].tolist()
-        assert firsts == sorted(set(firsts))
-        assert (first_offset == next_offset) == (not firsts)
-        if firsts:
-            assert firsts[0] <= first_offset < next_offset
-            assert len(firsts) == 1 or firsts[1] > first_offset
+    def create(
+        self, name: str, settings: TopicSettings, *, exist_ok: bool, created: int
+    ) -> tuple[Topic, bool]:
+        """Return the topic and whether it was created now.
+
+        Raises:
+            InvalidName: the name breaks the rules.
+            TopicExists: it exists with other settings, or at all if not ``exist_ok``.
+            LimitExceeded: there are ``limits.topics`` already.
+        """
+        check_name(name)
+        topic = self._by_name.get(name)
+        if topic is not None:
+            if exist_ok and topic.settings == settings:
+                return topic, False
+            raise TopicExists(topic=name)
+        if len(self) >= self._limits.topics:
+            raise LimitExceeded(what="topics", limit=self._limits.topics)
+        topic = Topic(name, self._next_id, settings, created)
+        self._next_id += 1
+        self._by_name[name] = self._by_id[topic.topic_id] = topic
+        return topic, True
+
+    def remove(self, topic: Topic) -> None:
+        """Forget ``topic``, which has no subscriptions left."""
+        assert not topic.subscriptions
+        del self._by_name[topic.name]
+        del self._by_id[topic.topic_id]
+
+    def check(self) -> None:
+        """Assert what must hold between two verbs, of each topic too."""
+        assert {topic.topic_id: topic for topic in self} == self._by_id
+        assert len(self) <= self._limits.topics
+        assert all(topic_id < self._next_id for topic_id in self._by_id)
+        for topic in self:
+            assert len(topic.subscriptions) <= self._limits.topic_subscriptions
+            topic.check()

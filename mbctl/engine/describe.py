@@ -46,24 +46,24 @@ def holds(topic: Topic) -> TopicHolds:
 
 def subscriptions(core: Broker, topic_name: str | None) -> list[SubscriptionInfo]:
     """All subscriptions of one topic, or of all, by name."""
-    topics = [core.topic(topic_name)] if topic_name is not None else list(core.topics.values())
+    topics = core.topics if topic_name is None else [core.topics.named(topic_name)]
     found = [subscription(s) for topic in topics for s in topic.subscriptions.values()]
     return sorted(found, key=lambda info: (info.topic, info.subscriber))
 
 
 def subscription(subscription: Subscription) -> SubscriptionInfo:
     """One subscription as it is now."""
-    subscription.drop_below(subscription.topic.first_offset)
+    subscription.skip_reclaimed()
     return SubscriptionInfo(
         topic=subscription.topic.name,
         subscriber=subscription.subscriber,
         durable=subscription.durable,
         cursor=subscription.cursor,
         unread=subscription.unread,
-        leased=subscription.leased_count,
+        leased=subscription.leases.leased_count,
         redeliver=subscription.redeliver_count,
         ranges=subscription.ranges,
-        waiting_pulls=len(subscription.waiting),
+        waiting_pulls=len(subscription.pulls),
         ack_wait=subscription.ack_wait_ns / NS_PER_S,
         created=subscription.created,
         last_pull=subscription.last_pull,

@@ -118,7 +118,10 @@ class Engine(Protocol):
         """Make a reading process known; the answer is its subscriber's name."""
 
     def close_member(self, member: bytes) -> None:
-        """Release the leases of a process whose connection is gone."""
+        """Release the leases of a process whose connection is gone.
+
+        Its waiting pulls are answered, empty.
+        """
 
     def subscribe(
         self, member: bytes, topic: str, options: SubscribeOptions, done: Done[Subscribed]
@@ -191,4 +194,7 @@ class Engine(Protocol):
         """Counters and sizes."""
 
     def close(self, done: Callable[[], None]) -> None:
-        """Finish what was accepted, answer it, then call ``done``. Takes no more verbs."""
+        """Answer waiting pulls, finish and answer what was accepted, then call ``done``.
+
+        Takes no more verbs, but for ``close_member`` and ``cancel_pull``.
+        """

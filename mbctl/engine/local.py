@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 
 from mbctl import batch as batches
 from mbctl.batch import Buffer
-from mbctl.core.broker import Broker, Wake
-from mbctl.core.subscription import Grant, Subscription
+from mbctl.core.broker import Broker, Moved
+from mbctl.core.subscription import Subscription
+from mbctl.core.topic import Topic
 from mbctl.engine import describe
-from mbctl.engine.cuts import Cuts
+from mbctl.engine.deliveries import Deliveries
 from mbctl.engine.interface import Created, Done, EngineStatus, Pulled, Runtime, Timer
 from mbctl.engine.rates import Rates
 from mbctl.errors import (
@@ -58,23 +59,16 @@ T = TypeVar("T")
 class _Turn:
     """What one commit will make durable, and who waits for it."""
 
-    __slots__ = ("answers", "moved", "reveals")
+    __slots__ = ("answers", "deleted", "ended", "moved", "reveals")
 
     def __init__(self) -> None:
         self.answers: list[tuple[Done[Any], Any]] = []
         self.reveals: dict[int, int] = {}
-        self.moved: list[Subscription] = []
-
-
-class _WaitingPull:
-    """How to answer a pull that waits."""
-
-    __slots__ = ("done", "max_bytes", "member")
-
-    def __init__(self, member: bytes, max_bytes: int, done: Done[Pulled]) -> None:
-        self.member = member
-        self.max_bytes = max_bytes
-        self.done = done
+        """By topic id, up to which offset its messages are part of this turn."""
+        self.moved: list[Moved] = []
+        self.ended: list[Subscription] = []
+        """The durable subscriptions that were deleted."""
+        self.deleted: list[Topic] = []
 
 
 class LocalEngine:
@@ -102,11 +96,10 @@ class LocalEngine:
         self._turn_is_due = False
         self._alarm: Timer | None = None
         self._alarm_ns = 0
-        self._pulls: dict[int, _WaitingPull] = {}
-        self._next_pull = 1
-        self._cuts = Cuts()
+        self._is_closed = False
+        self._deliveries = Deliveries(self.core, journal, runtime)
         self._garbage: list[Iterator[int]] = []
-        self._messages_in = self._messages_out = self._bytes_in = self._bytes_out = 0
+        self._messages_in = self._bytes_in = 0
         self._rates = Rates(runtime.now_ns())
 
     # --- publishers -----------------------------------------------------------------------
@@ -194,9 +187,8 @@ class LocalEngine:
             done(error)
             return
         self._journal.append(TopicDeleted(deleted.topic_id))
-        self._turn.reveals.pop(deleted.topic_id, None)
-        self._garbage.append(iter(deleted.index.places()))
-        self._wake(wakes)
+        self._turn.deleted.append(deleted)
+        self._deliveries.wake(wakes)
         self._after_commit(done, None)
 
     # --- subscribers ----------------------------------------------------------------------
@@ -208,12 +200,13 @@ class LocalEngine:
         except MbctlError as error:
             done(error)
             return
-        self._wake(wakes)
+        self._deliveries.wake(wakes)
+        self._set_alarm()
         done(registered.subscriber)
 
     def close_member(self, member: bytes) -> None:
         """Release the leases of a process whose connection is gone."""
-        self._wake(self.core.close_member(member, self._runtime.now_ns()))
+        self._deliveries.wake(self.core.close_member(member, self._runtime.now_ns()))
         self._set_alarm()
 
     def subscribe(
@@ -233,12 +226,14 @@ class LocalEngine:
     def unsubscribe(self, topic: str, subscriber: str, done: Done[None]) -> None:
         """Delete a subscription; what only it held is released."""
         try:
-            topic_id, wakes = self.core.unsubscribe(topic, subscriber)
+            ended, wakes = self.core.unsubscribe(topic, subscriber)
         except MbctlError as error:
             done(error)
             return
-        self._journal.append(SubscriptionDeleted(topic_id, subscriber))
-        self._wake(wakes)
+        if ended.durable:
+            self._journal.append(SubscriptionDeleted(ended.topic.topic_id, subscriber))
+            self._turn.ended.append(ended)
+        self._deliveries.wake(wakes)
         self._after_commit(done, None)
 
     def pull(
@@ -253,7 +248,7 @@ class LocalEngine:
     ) -> int | None:
         """Answer with messages as soon as there are some, empty after ``wait_ms``."""
         max_bytes = min(max_bytes, self._limits.pull_bytes)
-        number = self._next_pull
+        number = self._deliveries.expect(member, max_bytes, done)
         try:
             if max_messages < 1 or max_bytes < 1:
                 raise InvalidArgument(reason="a pull asks for at least 1 message and 1 byte")
@@ -268,22 +263,17 @@ class LocalEngine:
                 wall_ns=self._runtime.wall_ns(),
             )
         except MbctlError as error:
-            done(error)
+            self._deliveries.answer(number, error)
             return None
-        pull = _WaitingPull(member, max_bytes, done)
         self._set_alarm()
-        if grant is not None:
-            self._deliver(grant, pull)
-            return None
-        self._next_pull += 1
-        self._pulls[number] = pull
-        return number
+        if grant is None:
+            return number
+        self._deliveries.answer(number, grant)
+        return None
 
     def cancel_pull(self, pull: int) -> None:
         """Answer a waiting pull now, empty; nothing if it has been answered."""
-        grant = self.core.cancel_pull(pull)
-        if grant is not None:
-            self._deliver(grant, self._pulls.pop(pull))
+        self._deliveries.wake(self.core.cancel_pull(pull))
 
     def ack(
         self, member: bytes, topic: str, topic_id: int, ranges: list[Range], done: Done[int]
@@ -298,12 +288,19 @@ class LocalEngine:
 
     def ack_with_pull(self, member: bytes, topic: str, topic_id: int, ranges: list[Range]) -> None:
         """Acknowledge what is not stale; the pull that carries it says what else is wrong."""
-        with suppress(RequestRefused):
+        with suppress(MbctlError):
             self._ack(member, topic, topic_id, ranges)
 
     def _ack(self, member: bytes, topic: str, topic_id: int, ranges: list[Range]) -> int:
-        core = self.core
-        count = core.ack(core.member(member), topic, topic_id, ranges, self._runtime.wall_ns())
+        count, wakes = self.core.ack(
+            self.core.member(member),
+            topic,
+            topic_id,
+            ranges,
+            now_ns=self._runtime.now_ns(),
+            wall_ns=self._runtime.wall_ns(),
+        )
+        self._deliveries.wake(wakes)
         self._end_turn_soon()
         return count
 
@@ -332,9 +329,9 @@ class LocalEngine:
         except MbctlError as error:
             done(error)
             return
-        self._wake(wakes)
-        done(count)
+        self._deliveries.wake(wakes)
         self._set_alarm()
+        done(count)
 
     def extend(
         self, member: bytes, topic: str, topic_id: int, ranges: list[Range], done: Done[int]
@@ -351,16 +348,16 @@ class LocalEngine:
 
     def topics(self, done: Done[list[TopicInfo]]) -> None:
         """All topics, by name."""
-        topics = self.core.topics
-        done([describe.topic(topics[name], self.durability) for name in sorted(topics)])
+        topics = sorted(self.core.topics, key=lambda topic: topic.name)
+        done([describe.topic(topic, self.durability) for topic in topics])
 
     def topic(self, topic: str, done: Done[TopicInfo]) -> None:
         """One topic."""
-        self._answer(done, lambda: describe.topic(self.core.topic(topic), self.durability))
+        self._answer(done, lambda: describe.topic(self.core.topics.named(topic), self.durability))
 
     def why(self, topic: str, done: Done[TopicHolds]) -> None:
         """Who keeps the messages of a topic alive."""
-        self._answer(done, lambda: describe.holds(self.core.topic(topic)))
+        self._answer(done, lambda: describe.holds(self.core.topics.named(topic)))
 
     def subscriptions(self, topic: str | None, done: Done[list[SubscriptionInfo]]) -> None:
         """All subscriptions, or those of one topic."""
@@ -373,7 +370,8 @@ class LocalEngine:
 
     def status(self, done: Done[EngineStatus]) -> None:
         """Counters and sizes."""
-        core, counts = self.core, (self._messages_in, self._messages_out)
+        core, delivered = self.core, self._deliveries
+        counts = (self._messages_in, delivered.messages)
         in_per_s, out_per_s = self._rates.per_second(self._runtime.now_ns(), *counts)
         done(
             EngineStatus(
@@ -382,23 +380,25 @@ class LocalEngine:
                 topics=len(core.topics),
                 subscriptions=core.subscription_count,
                 publishers=core.session_count,
-                messages=sum(topic.messages for topic in core.topics.values()),
+                messages=sum(topic.messages for topic in core.topics),
                 bytes=self._journal.size,
                 max_bytes=self.max_bytes,
                 messages_in=self._messages_in,
-                messages_out=self._messages_out,
+                messages_out=delivered.messages,
                 bytes_in=self._bytes_in,
-                bytes_out=self._bytes_out,
+                bytes_out=delivered.bytes,
                 messages_in_per_s=in_per_s,
                 messages_out_per_s=out_per_s,
             )
         )
 
     def close(self, done: Callable[[], None]) -> None:
-        """Commit and answer what was accepted, then call ``done``."""
+        """Answer waiting pulls, commit and answer what was accepted, then call ``done``."""
+        self._deliveries.cancel_all()
+        self._end_turn()
+        self._is_closed = True
         if self._alarm is not None:
             self._alarm.cancel()
-        self._end_turn()
         self._journal.commit(done)
 
     # --- the end of a turn ----------------------------------------------------------------
@@ -423,72 +423,46 @@ class LocalEngine:
 
     def _end_turn(self) -> None:
         self._turn_is_due = False
+        if self._is_closed:
+            return
         turn, self._turn = self._turn, _Turn()
         turn.moved = self.core.take_moved()
-        for subscription in turn.moved:
-            self._journal.append(_state_of(subscription))
+        for move in turn.moved:
+            self._journal.append(_state_of(move.subscription))
         self._journal.commit(partial(self._committed, turn))
 
     def _committed(self, turn: _Turn) -> None:
         """The turn is durable: show it, answer it, and release what it set free."""
         now_ns = self._runtime.now_ns()
         for topic_id, next_offset in turn.reveals.items():
-            self._wake(self.core.reveal(topic_id, next_offset, now_ns))
+            self._deliveries.wake(self.core.reveal(topic_id, next_offset, now_ns))
         for done, answer in turn.answers:
             done(answer)
-        self._journal.release(self.core.reclaim(turn.moved))
+        self._journal.release(self.core.reclaim(turn.moved, turn.ended))
+        self._garbage += [iter(topic.index.places()) for topic in turn.deleted]
         self._release_garbage()
-        self._rates.sample(now_ns, self._messages_in, self._messages_out)
+        self._rates.sample(now_ns, self._messages_in, self._deliveries.messages)
         self._set_alarm()
 
     def _release_garbage(self) -> None:
+        """Release some places of deleted topics, the rest in turns to come."""
         if not self._garbage:
             return
         places = list(islice(self._garbage[-1], _RELEASED_A_TURN))
         self._journal.release(places)
-        if not places:
+        if len(places) < _RELEASED_A_TURN:
             self._garbage.pop()
-        self._end_turn_soon()
-
-    # --- delivering -----------------------------------------------------------------------
-
-    def _wake(self, wakes: list[Wake]) -> None:
-        for wake in wakes:
-            assert isinstance(wake.token, int)
-            pull = self._pulls.pop(wake.token)
-            if isinstance(wake.result, MbctlError):
-                pull.done(wake.result)
-            else:
-                self._deliver(wake.result, pull)
-
-    def _deliver(self, grant: Grant, pull: _WaitingPull) -> None:
-        places = [piece.place for piece in grant.pieces]
-        self._journal.read(places, partial(self._answer_pull, grant, pull))
-
-    def _answer_pull(self, grant: Grant, pull: _WaitingPull, bodies: list[Buffer]) -> None:
-        pieces, over = self._cuts.pieces(grant.pieces, bodies, pull.max_bytes)
-        if over:
-            # The mean message size promised more than fits: the rest goes back, unseen.
-            _, wakes = self.core.nack(
-                self.core.member(pull.member),
-                grant.topic,
-                grant.topic_id,
-                over,
-                counted=False,
-                now_ns=self._runtime.now_ns(),
-            )
-            self._wake(wakes)
-        self._messages_out += sum(piece.next - piece.first for piece in grant.pieces)
-        self._messages_out -= sum(next_offset - first for first, next_offset in over)
-        self._bytes_out += sum(memoryview(piece[3]).nbytes for piece in pieces)
-        pull.done(Pulled(grant.topic_id, grant.skipped, pieces))
+        if self._garbage:
+            self._end_turn_soon()
 
     # --- deadlines ------------------------------------------------------------------------
 
     def _set_alarm(self) -> None:
         """Have one timer stand at core's nearest deadline, or earlier."""
         when_ns = self.core.next_deadline_ns()
-        if when_ns is None or (self._alarm is not None and self._alarm_ns <= when_ns):
+        if when_ns is None or self._is_closed:
+            return
+        if self._alarm is not None and self._alarm_ns <= when_ns:
             # A timer that comes too early only looks again; moving it costs more.
             return
         if self._alarm is not None:
@@ -498,8 +472,9 @@ class LocalEngine:
 
     def _ring(self) -> None:
         self._alarm = None
-        self._wake(self.core.expire(self._runtime.now_ns()))
-        self._end_turn_soon()
+        if not self._is_closed:
+            self._deliveries.wake(self.core.expire(self._runtime.now_ns()))
+            self._set_alarm()
 
 
 def _state_of(subscription: Subscription) -> SubscriptionState:

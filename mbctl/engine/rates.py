@@ -21,12 +21,13 @@ class Rates:
 
     def per_second(self, now_ns: int, messages_in: int, messages_out: int) -> tuple[float, float]:
         """The rates up to now, in and out."""
-        self.sample(now_ns, messages_in, messages_out)
         self._drop(now_ns)
         since_ns, base_in, base_out = self._samples[0]
-        seconds = max(now_ns - since_ns, 1) / NS_PER_S
+        # Had anything risen long before the window, there would be a later sample.
+        seconds = max(1, min(now_ns - since_ns, _WINDOW_NS)) / NS_PER_S
         return (messages_in - base_in) / seconds, (messages_out - base_out) / seconds
 
     def _drop(self, now_ns: int) -> None:
-        while len(self._samples) > 1 and self._samples[0][0] < now_ns - _WINDOW_NS:
+        # The newest sample before the window stays: what rose since then rose over that time.
+        while len(self._samples) > 1 and self._samples[1][0] <= now_ns - _WINDOW_NS:
             self._samples.popleft()

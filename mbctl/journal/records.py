@@ -81,10 +81,16 @@ class Journal(Protocol):
         """Add a record after all that was appended before."""
 
     def commit(self, done: Callable[[], None]) -> None:
-        """Make all that was appended so far durable, then call ``done``, in order of calls."""
+        """Make all that was appended so far durable, then call ``done``, in order of calls.
+
+        ``done`` may be called before this returns.
+        """
 
     def read(self, places: Sequence[int], done: Callable[[list[Buffer]], None]) -> None:
-        """Call ``done`` with the batches at ``places``, none of which was released."""
+        """Call ``done`` with the batches at ``places``, none of which was released.
+
+        A release that comes before ``done`` is called takes nothing from it.
+        """
 
     def release(self, places: Iterable[int]) -> None:
         """Let the space of these batches be used again; nobody will read them."""

@@ -38,6 +38,10 @@ T = TypeVar("T")
 
 # Unsent output above which a connection takes no more requests.
 _OUTPUT_HIGH = MIB
+# How long a connection that the server ends may stay, for the peer to see why: with nothing
+# to send but the reason, and with replies that the peer has yet to read.
+_LINGER_S = 1.0
+_LINGER_UNSENT_S = 5.0
 
 
 class Connection(asyncio.Protocol):
@@ -81,10 +85,12 @@ class Connection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self.peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "?"
         _keep_alive(transport.get_extra_info("socket"))
-        if not self.server.admit(self):
+        if self.server.is_stopping:
+            self.end(ServerStopping())
+        elif not self.server.admit(self):
             self.end(LimitExceeded(what="connections", limit=self.server.connections_max))
-            return
-        self.watch(self.limits.first_frame_s)
+        else:
+            self.watch(self.limits.first_frame_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Release what the client had; the answers still to come go nowhere."""
@@ -115,6 +121,8 @@ class Connection(asyncio.Protocol):
         """The peer does not read as fast as it asks."""
         self.stalled_since_ns = self.server.now_ns()
         self.server.stalled[self] = None
+        # Messages for its waiting pulls would only pile up here; it may ask again.
+        self._cancel_pulls()
 
     def resume_writing(self) -> None:
         """The peer has read; go on with what it asked since."""
@@ -140,7 +148,7 @@ class Connection(asyncio.Protocol):
         while self._events and not self._is_closing and not self.is_congested:
             self._act(self._events.popleft())
         must_pause = bool(self._events) or self.is_congested
-        if self._transport is None or must_pause == self._is_paused:
+        if self._transport is None or self._is_closing or must_pause == self._is_paused:
             return
         self._is_paused = must_pause
         if must_pause:
@@ -149,6 +157,9 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.resume_reading()
             self.server.congested.pop(self, None)
+            if self.deadline_ns is not None:
+                # The time in which it was not read from does not count.
+                self.watch(self.limits.frame_s)
 
     def _act(self, event: wire.Request | Rejected | Fatal) -> None:
         if isinstance(event, Fatal):
@@ -215,11 +226,10 @@ class Connection(asyncio.Protocol):
             self.send([wire.encode(wire.Error.of(id_, error))])
 
     def _count_request(self, count: int, size: int) -> None:
-        was_congested = self._is_paused
         self._requests += count
         self._request_bytes += size
-        self.server.request_bytes += size
-        if count < 0 and was_congested and not self.is_congested:
+        self.server.count_bytes(size)
+        if count < 0 and self._is_paused and not self.is_congested:
             self.server.loop.call_soon(self.proceed)
 
     def _count_buffered(self, size: int) -> None:
@@ -259,8 +269,33 @@ class Connection(asyncio.Protocol):
         self.send([wire.encode(wire.Error.of(0, error))])
         self._is_closing = True
         self._events.clear()
+        # What came of a frame is not kept until the peer has closed.
+        self._wire = ServerSession(self.limits)
+        self._count_buffered(0)
+        self.server.release_member(self)
         self._flush()
-        self._transport.close()
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close after the peer, or when it takes too long to do so.
+
+        A socket closed with input unread resets the connection, and what was sent last is
+        lost. So input is read, and dropped, until the peer has had the time to see the end.
+        """
+        assert self._transport is not None
+        if not self.server.may_linger(self):
+            self._transport.close()
+            return
+        if self._is_paused:
+            self._transport.resume_reading()
+        self._transport.write_eof()
+        patience_s = _LINGER_UNSENT_S if self.unsent_bytes else _LINGER_S
+        self.server.loop.call_later(patience_s, self.abort)
+
+    def finish(self) -> None:
+        """Close once all is sent, whether or not the peer has seen the end."""
+        if self._transport is not None:
+            self._transport.close()
 
     def abort(self) -> None:
         """Close at once, without another word."""
@@ -269,9 +304,12 @@ class Connection(asyncio.Protocol):
 
     def stop(self) -> None:
         """Answer waiting pulls, empty, and say that the server is stopping."""
+        self._cancel_pulls()
+        self.end(ServerStopping())
+
+    def _cancel_pulls(self) -> None:
         for number in list(self.pulls.values()):
             self.engine.cancel_pull(number)
-        self.end(ServerStopping())
 
     # --- time -------------------------------------------------------------------------------
 
@@ -282,7 +320,7 @@ class Connection(asyncio.Protocol):
 
     def check_deadline(self, now_ns: int) -> None:
         """End the connection if its frame took too long; stop watching if there is none."""
-        if self.deadline_ns is None:
+        if self.deadline_ns is None or self._is_closing:
             del self.server.watched[self]
         elif self.deadline_ns <= now_ns and not self._is_paused:
             what = "a frame" if self._wire.is_open else "the first frame"

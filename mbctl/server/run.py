@@ -58,7 +58,8 @@ async def _serve(options: ServerOptions) -> int:
         await server.start(options.host, options.port)
     except OSError as error:
         raise ServerError(
-            reason=f"cannot listen on {options.host}:{options.port}: {error.strerror or error}"
+            reason=f"cannot listen on {options.host}:{options.port}: {error.strerror or error}; "
+            "choose another --port, or stop what listens there"
         ) from error
     if not options.memory:
         log.event(

@@ -5,6 +5,7 @@ import logging
 import os
 import resource
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mbctl import __version__
@@ -22,8 +23,12 @@ _SWEEP_S = 1.0
 _SPARE_DESCRIPTORS = 64
 # How long a peer may leave its replies unread once all unread replies together are too much.
 _STALLED_NS = 30 * NS_PER_S
-# How long a stop waits for clients to take their last replies.
+# How long a stop waits for clients to see it and close, and then to take their last replies.
+_FAREWELL_S = 0.25
 _STOP_S = 5.0
+# Connections that are not counted any more and stay open for a moment, at most: half of the
+# spare descriptors.
+_LINGERING_MAX = 32
 
 
 class Server:
@@ -46,6 +51,7 @@ class Server:
         self.address = ""
         self.is_stopping = False
         self._members: dict[bytes, Connection] = {}
+        self._lingering: dict[Connection, None] = {}
         self._listener: asyncio.Server | None = None
         self._sweep: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
@@ -82,14 +88,20 @@ class Server:
         await closed.wait()
         for connection in list(self.connections):
             connection.stop()
-        try:
-            async with asyncio.timeout(_STOP_S):
+        await self._wait_until_empty(_FAREWELL_S)
+        for connection in list(self.connections):
+            connection.finish()
+        await self._wait_until_empty(_STOP_S)
+        for connection in list(self.connections):
+            connection.abort()
+
+    async def _wait_until_empty(self, seconds: float) -> None:
+        """Wait until all connections are closed, at most so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
                 while self.connections:
                     self._empty.clear()
                     await self._empty.wait()
-        except TimeoutError:
-            for connection in list(self.connections):
-                connection.abort()
 
     # --- connections ------------------------------------------------------------------------
 
@@ -101,15 +113,41 @@ class Server:
         return True
 
     def forget(self, connection: Connection) -> None:
-        """Count a closed connection out and release what its reader had."""
-        for group in (self.connections, self.watched, self.stalled, self.congested):
+        """Count a closed connection out."""
+        for group in (
+            self.connections,
+            self.watched,
+            self.stalled,
+            self.congested,
+            self._lingering,
+        ):
             group.pop(connection, None)
+        self.release_member(connection)
+        if not self.connections:
+            self._empty.set()
+
+    def release_member(self, connection: Connection) -> None:
+        """Release what the reading process of an ended connection had."""
         member = connection.member
         if member is not None and self._members.get(member) is connection:
             del self._members[member]
             self.engine.close_member(member)
-        if not self.connections:
-            self._empty.set()
+
+    def may_linger(self, connection: Connection) -> bool:
+        """Whether a connection that was ended may stay open for a moment."""
+        if connection not in self.connections:
+            if len(self._lingering) >= _LINGERING_MAX:
+                return False
+            self._lingering[connection] = None
+        return True
+
+    def count_bytes(self, size: int) -> None:
+        """Count requests in flight; wake who waited for there to be less of them."""
+        was_over = self.request_bytes > self.limits.server_bytes
+        self.request_bytes += size
+        if was_over and self.request_bytes <= self.limits.server_bytes:
+            for connection in self.congested:
+                self.loop.call_soon(connection.proceed)
 
     def take_member(self, member: bytes, connection: Connection) -> None:
         """Let ``connection`` be the one of this reading process, instead of an older one."""

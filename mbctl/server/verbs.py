@@ -157,7 +157,9 @@ def pull(connection: "Connection", request: wire.Pull) -> None:
         member,
         request.topic,
         max_messages=request.max_messages,
-        max_bytes=request.max_bytes or connection.limits.pull_bytes,
+        max_bytes=(
+            connection.limits.pull_bytes if request.max_bytes is None else request.max_bytes
+        ),
         wait_ms=wait_ms,
         done=connection.done_pull(request.id),
     )

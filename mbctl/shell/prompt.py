@@ -45,7 +45,7 @@ def make_prompt(
         completer=_VerbCompleter(kind, names),
         complete_while_typing=True,
         reserve_space_for_menu=MENU_ROWS,
-        bottom_toolbar=lambda: _fragments(toolbar(get_app().current_buffer.text)),
+        bottom_toolbar=lambda: _fragments(toolbar(get_app().current_buffer.document.current_line)),
         key_bindings=_bindings(),
         color_depth=ColorDepth.DEPTH_1_BIT if color == "never" else None,
         include_default_pygments_style=False,
@@ -117,4 +117,6 @@ def _bindings() -> KeyBindings:
 
 def _fragments(toolbar: Toolbar) -> StyleAndTextTuples:
     size = get_app().output.get_size()
-    return [("", toolbar.line(size.columns))]
+    # The toolbar is drawn in reverse, so this is a red bar.
+    style = "fg:ansired" if toolbar.reachable is False else ""
+    return [(style, toolbar.line(size.columns))]

@@ -30,7 +30,7 @@ from mbctl.shell.watch import TIMEOUT_S, ServerWatch
 if TYPE_CHECKING:
     from mbctl.model import SubscriptionInfo
 
-PATIENCE_S = 2.0
+PATIENCE_S = 1.0
 """How long a verb may take before the shell says what it waits for."""
 
 # Verbs that only look: after Ctrl-C nobody needs to wonder whether they took effect.
@@ -99,10 +99,12 @@ class Repl:
 
     def run(self) -> None:
         """Read and carry out lines until the user leaves."""
-        self._look_after_subscriber()
         self._watch.start()
         while True:
+            # Ctrl-C may come at any moment, also between two lines: all of it is in here.
             try:
+                self._look_after_subscriber()
+                self._watch.refresh()
                 if not self._run_block(self._prompt.prompt()):
                     return
             except KeyboardInterrupt:
@@ -110,8 +112,6 @@ class Repl:
                     self._output.note("Ctrl-D leaves the shell")
             except EOFError:
                 return
-            self._look_after_subscriber()
-            self._watch.refresh()
 
     def leave(self) -> None:
         """Close the session and say what stays behind on the server."""
@@ -192,14 +192,15 @@ class Repl:
         subscriber = self._session.subscriber
         if self._watch.reachable is False:
             # Acknowledging would wait for a server that is not there.
-            if subscriber and subscriber.unsettled:
-                yield "what was pulled last is not acknowledged and will come again"
+            open_count = subscriber.unsettled + subscriber.left_open if subscriber else 0
             self._session.close(clean=False)
+            if open_count:
+                yield _comes_again(open_count)
             return
         left_open = subscriber.left_open if subscriber else 0
         self._session.close(clean=True)
         if left_open:
-            yield f"{counted(left_open, 'message')} not acknowledged will come again"
+            yield _comes_again(left_open)
         if subscriber and subscriber.is_durable:
             yield _stays(subscriber.subscriber, self._subscriptions(subscriber.subscriber))
 
@@ -208,6 +209,10 @@ class Repl:
 
         with Admin(self._options.server, timeout=TIMEOUT_S) as admin:
             return [info for info in admin.subscriptions() if info.subscriber == name]
+
+
+def _comes_again(count: int) -> str:
+    return f"{counted(count, 'message')} not acknowledged will come again"
 
 
 def _stays(name: str, subscriptions: "list[SubscriptionInfo]") -> str:

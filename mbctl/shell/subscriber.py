@@ -90,6 +90,9 @@ class SubscriberSide:
             case c.Unsubscribe(topic):
                 receiving.unsubscribe(self._subscriber, self._output, topic)
                 self._unsettled.pop(topic, None)
+                if self._last[0] == topic:
+                    self._last = _NOTHING
+                self._unsettled.pop(topic, None)
             case c.Pull():
                 self._pull(command)
             case c.Ack():
@@ -144,11 +147,7 @@ class SubscriberSide:
                 batch = self._subscriber.pull(topic, chunk, wait=wait, auto_ack=False)
                 if not batch:
                     break
-                if batch.skipped:
-                    missed = text.counted(batch.skipped, "message")
-                    self._output.note(f"{missed} of {text.escape(topic)} were gone before these")
-                writer.write(batch)
-                writer.flush()
+                receiving.write_batch(self._output, writer, batch)
                 if not command.no_ack:
                     # Of many batches only the last stays open.
                     self._settle(topic)

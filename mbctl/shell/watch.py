@@ -15,7 +15,7 @@ from mbctl.shell.completion import LiveNames
 if TYPE_CHECKING:
     from mbctl import Admin
 
-INTERVAL_S = 2.0
+INTERVAL_S = 1.0
 TIMEOUT_S = 2.0
 
 # A server with so many topics that listing them takes long is asked less often: this

@@ -6,6 +6,7 @@ sender may leave off trailing fields that have a default, so fields are only eve
 at the end. Source: docs/protocol.md, "Messages".
 """
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -67,12 +68,16 @@ class RegisterPublisher(Message, tag="registerPublisher"):
 
 
 class CreateTopic(Message, tag="createTopic"):
+    """Creates a topic, or finds that it exists with equal settings if ``exist_ok``."""
+
     topic: Text
     settings: TopicSettings = TopicSettings()
     exist_ok: bool = True
 
 
 class DeleteTopic(Message, tag="deleteTopic"):
+    """Deletes a topic with its messages and subscriptions."""
+
     topic: Text
 
 
@@ -93,6 +98,8 @@ class RegisterSubscriber(Message, tag="registerSubscriber"):
 
 
 class Subscribe(Message, tag="subscribe"):
+    """Creates the subscription of this connection's subscriber, or keeps its place."""
+
     topic: Text
     start: int | Text | None = None
     ack_wait_ms: int = 30_000
@@ -115,6 +122,11 @@ class Acknowledge(msgspec.Struct, array_like=True):
 
 
 class Pull(Message, tag="pull"):
+    """Asks for messages, and waits for some at most ``wait_ms``.
+
+    ``acknowledge`` is carried out first; it neither delays nor refuses the pull.
+    """
+
     topic: Text
     max_messages: int
     max_bytes: int | None = None
@@ -123,6 +135,8 @@ class Pull(Message, tag="pull"):
 
 
 class Ack(Message, tag="ack"):
+    """Acknowledges messages; answered when that is durable."""
+
     topic: Text
     topic_id: int
     ranges: Ranges
@@ -139,6 +153,8 @@ class Nack(Message, tag="nack"):
 
 
 class Extend(Message, tag="extend"):
+    """Renews the leases of messages."""
+
     topic: Text
     topic_id: int
     ranges: Ranges
@@ -151,32 +167,40 @@ class Cancel(Message, tag="cancel"):
 
 
 class GetTopics(Message, tag="topics"):
-    pass
+    """Asks about all topics."""
 
 
 class GetTopic(Message, tag="topic"):
+    """Asks about one topic."""
+
     topic: Text
 
 
 class GetWhy(Message, tag="why"):
+    """Asks who keeps the messages of a topic alive."""
+
     topic: Text
 
 
 class GetSubscriptions(Message, tag="subscriptions"):
+    """Asks about the subscriptions of one topic, or of all."""
+
     topic: Text | None = None
 
 
 class GetSubscription(Message, tag="subscription"):
+    """Asks about one subscription."""
+
     topic: Text
     subscriber: Text
 
 
 class GetStatus(Message, tag="status"):
-    pass
+    """Asks how the server is."""
 
 
 class Ping(Message, tag="ping"):
-    pass
+    """Asks for an answer."""
 
 
 OpenRequest = (
@@ -221,20 +245,28 @@ class Done(Message, tag="done"):
 
 
 class Created(Message, tag="created"):
+    """The topic, and whether it was created just now."""
+
     topic_id: int
     created: bool
 
 
 class Sent(Message, tag="sent"):
+    """Where a send was stored."""
+
     offset: int
     count: int
 
 
 class Registered(Message, tag="registered"):
+    """What the subscriber is called."""
+
     subscriber: str
 
 
 class SubscribedReply(Message, tag="subscribed"):
+    """Where the subscription stands."""
+
     subscribed: Subscribed
 
 
@@ -262,26 +294,38 @@ class Counted(Message, tag="counted"):
 
 
 class TopicsReply(Message, tag="topicsAre"):
+    """The answer to ``topics``."""
+
     topics: list[TopicInfo]
 
 
 class TopicReply(Message, tag="topicIs"):
+    """The answer to ``topic``."""
+
     topic: TopicInfo
 
 
 class WhyReply(Message, tag="whyIs"):
+    """The answer to ``why``."""
+
     holds: TopicHolds
 
 
 class SubscriptionsReply(Message, tag="subscriptionsAre"):
+    """The answer to ``subscriptions``."""
+
     subscriptions: list[SubscriptionInfo]
 
 
 class SubscriptionReply(Message, tag="subscriptionIs"):
+    """The answer to ``subscription``."""
+
     subscription: SubscriptionInfo
 
 
 class StatusReply(Message, tag="statusIs"):
+    """The answer to ``status``."""
+
     status: ServerStatus
 
 
@@ -343,7 +387,7 @@ def encode_pulled(
     id: int,
     topic_id: int,
     skipped: int,
-    pieces: list[tuple[int, int, int, Buffer]],
+    pieces: Sequence[tuple[int, int, int, Buffer]],
 ) -> list[Buffer]:
     """A ``pulled`` as one frame in several buffers; the batches are not copied.
 

@@ -13,6 +13,7 @@ with ``welcome``, which tells it how long a reply may be.
 Source: docs/protocol.md, "A connection's states".
 """
 
+from abc import ABC, abstractmethod
 from functools import cache
 from typing import Generic, TypeVar, get_args
 
@@ -74,7 +75,7 @@ class _Envelope(msgspec.Struct, array_like=True):
     id: RequestId
 
 
-class Session(Generic[M]):
+class Session(ABC, Generic[M]):
     """Frames to messages, with the opening enforced. Use one of its two subclasses."""
 
     def __init__(self, decoder: msgspec.msgpack.Decoder[M], frame_bytes: int) -> None:
@@ -125,11 +126,13 @@ class Session(Generic[M]):
             return self._fatal(ProtocolError(reason=f"a frame that is no message: {reason}"))
         return self._unreadable(envelope.id, envelope.tag, reason)
 
+    @abstractmethod
     def _opening(self, event: M | Rejected) -> M | Fatal:
-        raise NotImplementedError
+        """The first event, if it opens the session."""
 
+    @abstractmethod
     def _unreadable(self, id_: int, tag: str, reason: str) -> Rejected | Fatal:
-        raise NotImplementedError
+        """What comes of a frame that says what it is and is not that."""
 
     def _fatal(self, error: MbctlError) -> Fatal:
         self._closed = True

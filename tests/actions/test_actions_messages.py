@@ -49,9 +49,9 @@ def show(monkeypatch: pytest.MonkeyPatch) -> Show:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
 
-    def show(form: Form, *written: Batch, one_by_one: bool = False, **settings: bool) -> bytes:
+    def show(form: Form, *written: Batch, one_by_one: bool = False) -> bytes:
         out = io.TextIOWrapper(io.BytesIO(), write_through=True)
-        with Output(form, stdout=out, **settings).messages() as writer:
+        with Output(form, stdout=out).messages() as writer:
             for batch in written:
                 if one_by_one:
                     for message in batch:
@@ -59,7 +59,7 @@ def show(monkeypatch: pytest.MonkeyPatch) -> Show:
                 else:
                     writer.write(batch)
         buffer = out.detach()
-        return buffer.getvalue()  # type: ignore[attr-defined, no-any-return]
+        return buffer.getvalue()
 
     return show
 

@@ -1,15 +1,14 @@
-"""What the tests of the command line share: a server process, and how a command ended."""
+"""What the tests of the command line share: commands as processes, and how they ended."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import msgspec
-
-READY = "mbctl server ready on "
+from broker_process import PATIENCE_S
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -33,28 +32,50 @@ class Ended(msgspec.Struct, frozen=True):
 Run = Callable[..., Ended]
 
 
-class ServerProcess:
-    """A server in a process of its own, on a free port."""
+class Command:
+    """A command that runs in a process of its own, to be interrupted or cut off."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *args: str, stdin: int | None = subprocess.DEVNULL) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "mbctl", "server", "--memory", "--port", "0", *options],
+            [sys.executable, "-m", "mbctl", *args],
+            stdin=stdin,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
+            stderr=subprocess.PIPE,
         )
 
-    @cached_property
-    def address(self) -> str:
-        """Where the server listens; waits until it does."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line.startswith(READY), f"the server began with {line!r}"
-        return line.removeprefix(READY).strip()
+    def __enter__(self) -> Self:
+        return self
 
-    def stop(self) -> int:
-        """Stop the server as Ctrl-C would; its exit code."""
-        self.process.terminate()
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+
+    def read_line(self) -> bytes:
+        """The next line of stdout; waits for it."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+    def read_note(self) -> str:
+        """The next line of stderr; waits for it."""
+        assert self.process.stderr is not None
+        return self.process.stderr.readline().decode()
+
+    def close_stdout(self) -> None:
+        """Stop reading, as ``head`` does when it has enough."""
         assert self.process.stdout is not None
         self.process.stdout.close()
-        return self.process.wait(timeout=10)
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+
+    def end(self) -> Ended:
+        """Wait for the end; what was not read yet."""
+        code = self.process.wait(timeout=PATIENCE_S)
+        out, err = self.process.stdout, self.process.stderr
+        assert out is not None
+        assert err is not None
+        return Ended(code, b"" if out.closed else out.read(), err.read().decode())

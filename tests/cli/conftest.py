@@ -1,42 +1,29 @@
-"""A real server for the whole directory, and the command line run in this process."""
+"""The command line, run in this process, with no settings but those of the test."""
 
 import io
 import os
 import sys
-from collections.abc import Iterator
-from itertools import count
 
 import pytest
-from cli_harness import Ended, Run, ServerProcess
+from broker_process import BrokerProcess
+from cli_harness import Ended, Run
 
 from mbctl.cli import main
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    """The address of a server that the tests share; topics keep them apart."""
-    process = ServerProcess()
-    yield process.address
-    assert process.stop() == 0
-
-
 @pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("MBCTL_") or name in ("NO_COLOR", "FORCE_COLOR"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "80")
-    if "server" in request.fixturenames:
-        monkeypatch.setenv("MBCTL_SERVER", request.getfixturevalue("server"))
-
-
-_numbers = count(1)
 
 
 @pytest.fixture
-def topic() -> str:
-    """The name of a topic that no other test uses, and that does not exist yet."""
-    return f"topic-{next(_numbers)}"
+def server(shared_broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of the shared server, which is also the default of what is run."""
+    monkeypatch.setenv("MBCTL_SERVER", shared_broker.address)
+    return shared_broker.address
 
 
 @pytest.fixture

@@ -3,10 +3,13 @@
 import json
 import sys
 from base64 import b64decode
+from collections.abc import Callable
 from itertools import product
+from pathlib import Path
 
 import pytest
-from cli_harness import Ended, Run, ServerProcess
+from broker_process import BrokerProcess
+from cli_harness import Command, Ended, Run
 
 from mbctl import Admin, Publisher, Subscriber
 
@@ -138,7 +141,7 @@ def test_send_answers_with_topic_offset_and_count(run: Run, billed: str) -> None
         ('{"id": 1, "note": "it\'s"}', b'{"id": 1, "note": "it\'s"}'),
         (" spaces  kept ", b" spaces  kept "),
         ("é 東", "é 東".encode()),
-        ("\udcff\udc00", b"\xff\x00"),
+        ("\udcff\udc80", b"\xff\x80"),
         ("new\nline", b"new\nline"),
     ],
 )
@@ -253,7 +256,7 @@ def test_a_line_above_the_limit_exits_2_and_keeps_those_before_it(
     ended = run("send", billed, "--lines", stdin=stdin)
     assert (ended.code, ended.out) == (2, b"")
     assert "the limit is 1048576" in ended.err
-    assert f"{unread(server, billed)} messages stored before that" in ended.err
+    assert f"acknowledged so far: {unread(server, billed)} messages" in ended.err
     assert unread(server, billed) == 3
 
 
@@ -269,7 +272,7 @@ def test_lines_to_a_topic_that_fills_up_exit_9_and_say_what_is_stored(
     run("subscribe", topic, "--name", "billing")
     ended = run("send", topic, "--lines", stdin=b"x\n" * 10_500)
     assert ended.code == 9
-    assert f"{unread(server, topic):,} messages stored before that" in ended.err
+    assert f"acknowledged so far: {unread(server, topic):,} messages" in ended.err
     assert unread(server, topic) == 3000
 
 
@@ -467,6 +470,41 @@ def test_quiet_prints_data_and_no_confirmations(run: Run, server: str, billed: s
     assert run("pull", billed, "--name", "billing", "-q", "-o", "raw").out == b"hi\n"
 
 
+# --- shells and server ------------------------------------------------------------------------
+
+
+def test_a_publisher_script_prints_results_and_exits_7_where_it_fails(
+    run: Run, server: str, topic: str
+) -> None:
+    good, bad = f"createTopic {topic}", f"send {topic}-none hi"
+    assert run("publisher", "-c", good).out.decode() == f"{topic}\ttrue\n"
+    ended = run("publisher", "-c", bad, "-c", f"send {topic} hi")
+    assert (ended.code, ended.out) == (7, b"")
+    assert ended.err.startswith("-c:1: error: ")
+    ended = run("publisher", "-c", bad, "-c", f"send {topic} hi", "--keep-going", "-o", "json")
+    assert (ended.code, ended.json["offset"]) == (7, 0)
+
+
+def test_a_script_may_be_a_file_or_stdin(run: Run, server: str, topic: str, tmp_path: Path) -> None:
+    script = tmp_path / "run.mb"
+    script.write_text(f'createTopic {topic}\nsend {topic} {{"note": "it\'s"}}\n')
+    assert run("publisher", "-f", str(script)).code == 0
+    ended = run(
+        "subscriber", "--name", "billing", stdin=f"subscribe {topic}\npull {topic}".encode()
+    )
+    assert ended.code == 0
+    assert b'{"note": "it\'s"}' in ended.out
+    missing = run("publisher", "-f", str(tmp_path / "none.mb"))
+    assert (missing.code, missing.err.count("\n")) == (1, 1)
+
+
+def test_a_server_whose_port_is_taken_exits_1_and_says_so(server: str) -> None:
+    with Command("server", "--memory", "--port", server.split(":")[1]) as command:
+        ended = command.end()
+    assert (ended.code, ended.out) == (1, b"")
+    assert f"error: cannot listen on {server}" in ended.err
+
+
 # --- without a server -------------------------------------------------------------------------
 
 CLIENT_COMMANDS = [
@@ -518,15 +556,11 @@ def test_an_error_as_json_has_code_message_and_hint(
     assert list(error) == ["code", "message", "hint"]
 
 
-def test_ping_wait_finds_a_server_that_starts_late(run: Run) -> None:
-    first = ServerProcess()
-    address = first.address
-    assert run("ping", "-s", address).code == 0
-    assert first.stop() == 0
-    port = address.split(":")[1]
-    # Nobody has waited for this one to be ready.
-    late = ServerProcess("--port", port)
-    try:
-        assert run("ping", "-s", address, "--wait", "10").code == 0
-    finally:
-        assert late.stop() == 0
+def test_ping_wait_finds_a_server_that_starts_late(
+    start_broker: Callable[..., BrokerProcess],
+) -> None:
+    gone = start_broker()
+    gone.stop()
+    with Command("ping", "-s", gone.address, "--wait", "20") as command:
+        start_broker(port=gone.port)
+        assert command.end().code == 0

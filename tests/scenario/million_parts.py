@@ -46,7 +46,7 @@ def subscribe(address: str, name: str, count: int) -> dict[str, object]:
 def verdict(payloads: list[bytes]) -> dict[str, object]:
     """What is wrong with what was received; each publisher's digest if nothing is."""
     expected: dict[int, int] = {}
-    digests: dict[int, "hashlib._Hash"] = {}
+    digests: dict[int, hashlib._Hash] = {}
     wrong = 0
     for received in payloads:
         publisher, number, _ = received.split(b" ", 2)

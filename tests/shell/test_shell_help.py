@@ -2,6 +2,7 @@
 
 import pytest
 
+from mbctl.shell.commands import KINDS, Kind
 from mbctl.shell.help import explain, overview
 from mbctl.shell.verbs import VERBS, Verb, find_verb
 
@@ -33,3 +34,10 @@ def test_verb_is_found_however_it_is_written(word: str) -> None:
     verb = find_verb(word)
     assert verb is not None
     assert verb.name == "createTopic"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_overview_fits_80_columns(kind: Kind) -> None:
+    rows = overview(kind)
+    width = max(len(row["verb"]) for row in rows)
+    assert all(width + 2 + len(row["about"]) < 80 for row in rows)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mbctl.cli.arguments import FromOption, complete_topic, parse_start
+from mbctl.cli.arguments import FromOption, check_names, complete_topic, parse_start
 from mbctl.cli.command import ClientCommand, make_app
 from mbctl.cli.options import client_of
 
@@ -26,6 +26,7 @@ def follow(
             metavar="TOPIC...",
             help="The topics.",
             show_default=False,
+            callback=check_names,
             autocompletion=complete_topic,
         ),
     ],

@@ -39,7 +39,7 @@ def server(
             "--data",
             metavar="DIR",
             envvar="MBCTL_DATA",
-            help="Where to keep messages. Default: the user's data directory.",
+            help="The data directory. For now messages are kept in memory, with or without it.",
             show_default=False,
         ),
     ] = None,
@@ -50,7 +50,7 @@ def server(
             "--sync",
             metavar="always|never",
             envvar="MBCTL_SYNC",
-            help="Whether a message is on disk before it is acknowledged.",
+            help="Whether a message is on disk before it is acknowledged; for now, in memory.",
         ),
     ] = "always",
     max_bytes: Annotated[
@@ -81,11 +81,11 @@ def server(
 
     Prints one line to stdout when it is ready; the log goes to stderr.
     """
+    if memory and data is not None:
+        raise typer.BadParameter("--memory goes without --data.")
     from mbctl.server import run
     from mbctl.server.options import ServerOptions
 
-    if memory and data is not None:
-        raise typer.BadParameter("--memory goes without --data.")
     return run(
         ServerOptions(
             host=host,

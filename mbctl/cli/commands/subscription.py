@@ -6,15 +6,29 @@ from typing import Annotated
 import typer
 
 from mbctl.actions import text
-from mbctl.cli.arguments import Topic, complete_topic
+from mbctl.cli.arguments import Topic, check_maybe_name, complete_topic
 from mbctl.cli.command import ClientCommand, Group, make_app
 from mbctl.cli.commands.topic import confirm
 from mbctl.cli.options import client_of
+from mbctl.model import check_name
 
 app = make_app(cls=Group, help="Look at and delete subscriptions.")
 
+
+def check_subscriber(name: str) -> str:
+    """Check the label of a subscriber; an ephemeral one has ``~`` before its digits."""
+    check_name(name.removeprefix("~"))
+    return name
+
+
 SubscriberArgument = Annotated[
-    str, typer.Argument(metavar="SUBSCRIBER", help="The subscriber's name.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="SUBSCRIBER",
+        help="The subscriber's name.",
+        show_default=False,
+        callback=check_subscriber,
+    ),
 ]
 
 
@@ -34,6 +48,7 @@ def list_(
             metavar="[TOPIC]",
             help="Only those of this topic.",
             show_default=False,
+            callback=check_maybe_name,
             autocompletion=complete_topic,
         ),
     ] = None,

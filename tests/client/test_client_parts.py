@@ -1,0 +1,154 @@
+"""The small parts of the client: addresses, time, and what becomes a batch."""
+
+import time
+from typing import Any
+
+import pytest
+
+from mbctl import InvalidArgument, Timeout
+from mbctl import batch as batches
+from mbctl.client import address, packing
+from mbctl.client.backoff import Backoff
+from mbctl.client.deadline import Deadline
+from mbctl.model import Limits
+from mbctl.wire import messages as wire
+
+# --- addresses ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port", "shown"),
+    [
+        ("127.0.0.1:5555", "127.0.0.1", 5555, "127.0.0.1:5555"),
+        ("broker", "broker", 5555, "broker:5555"),
+        ("broker:1", "broker", 1, "broker:1"),
+        ("mb://broker:65535", "broker", 65535, "broker:65535"),
+        ("mb://broker/", "broker", 5555, "broker:5555"),
+        ("[::1]:7", "::1", 7, "[::1]:7"),
+        ("[::1]", "::1", 5555, "[::1]:5555"),
+        ("mb://[fe80::1]:7", "fe80::1", 7, "[fe80::1]:7"),
+        (":7", "127.0.0.1", 7, "127.0.0.1:7"),
+    ],
+)
+def test_an_address_is_read_and_shown(text: str, host: str, port: int, shown: str) -> None:
+    parsed = address.parse(text)
+    assert (parsed.host, parsed.port, str(parsed)) == (host, port, shown)
+    assert address.parse(str(parsed)) == parsed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "host:0",
+        "host:65536",
+        "host:-1",
+        "host:",
+        "host:x",
+        "host:1:",
+        "a b:1",
+        "a/b:1",
+        "h:٣",
+        "::1",
+        "::1:7",
+    ],
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="is no address"):
+        address.parse(text)
+
+
+# --- time ---------------------------------------------------------------------------------------
+
+
+def test_a_deadline_runs_out() -> None:
+    deadline = Deadline(0.01)
+    assert 0 < deadline.remaining <= 0.01
+    end = time.monotonic() + 0.01
+    while time.monotonic() < end:
+        pass
+    assert deadline.remaining <= 0
+
+
+def test_a_deadline_tells_how_long_it_was() -> None:
+    error = Deadline(2.5).timeout("the answer")
+    assert isinstance(error, Timeout)
+    assert str(error) == "the answer took longer than 2.5 s"
+
+
+def test_the_earlier_of_two_moments_counts() -> None:
+    soon, late = Deadline(1), Deadline(100)
+    assert soon.within(50) is soon
+    assert 49 < late.within(50).remaining <= 50
+
+
+def test_waits_between_attempts_double_up_to_a_second() -> None:
+    backoff = Backoff()
+    waits = [backoff.next_s() for _ in range(12)]
+    bounds = [min(0.02 * 2**n, 1.0) for n in range(12)]
+    for wait, bound in zip(waits, bounds, strict=True):
+        assert bound / 2 <= wait <= bound
+    assert len({Backoff().next_s() for _ in range(10)}) > 1
+
+
+# --- what becomes a batch -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "packed"),
+    [(b"a", b"a"), ("ä", "ä".encode()), (bytearray(b"a"), b"a"), (memoryview(b"abc")[1:], b"bc")],
+)
+def test_bytes_and_text_become_bytes(value: Any, packed: bytes) -> None:
+    assert packing.to_bytes(value) == packed
+    assert packing.to_payloads([value, b"x"]) == [packed, b"x"]
+
+
+@pytest.mark.parametrize("value", [None, 5, ["a"], "\ud800"])
+def test_anything_else_does_not(value: Any) -> None:
+    with pytest.raises(InvalidArgument):
+        packing.to_bytes(value)
+    with pytest.raises(InvalidArgument):
+        packing.to_payloads([b"x", value])
+
+
+def test_a_list_of_bytes_is_taken_as_it_is() -> None:
+    payloads: list[packing.Payload] = [b"a", b"b"]
+    assert packing.to_payloads(payloads) is payloads
+
+
+def test_columns_that_say_nothing_are_left_out() -> None:
+    assert packing.to_keys([None, None]) is None
+    assert packing.to_headers([None, {}]) is None
+    assert packing.to_keys([None, "k"]) == [None, b"k"]
+    assert packing.to_headers([None, {}, {"a": "b"}]) == [None, None, {"a": "b"}]
+
+
+def test_a_packed_batch_is_what_the_server_validates() -> None:
+    batch = packing.pack([b"a", b"b"], [None, b"k"], [{"h": "v"}, None], Limits())
+    assert batches.validate(batch) == 2
+    assert batches.decode(batch).payloads == [b"a", b"b"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ms"), [(0, 0), (0.0014, 1), (1.5, 1500), (-2, -2000), (1e12, 10**15)]
+)
+def test_seconds_become_milliseconds(seconds: float, ms: int) -> None:
+    assert packing.to_ms(seconds, "wait") == ms
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1e300])
+def test_seconds_that_are_no_number_do_not(seconds: float) -> None:
+    with pytest.raises(InvalidArgument, match="wait"):
+        packing.to_ms(seconds, "wait")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        wire.GetTopic(1, "\ud800"),
+        wire.Subscribe(1, "t", 2**70),
+        wire.GetTopic(1, object()),  # type: ignore[arg-type]
+    ],
+)
+def test_a_request_that_cannot_be_packed_is_refused(request_: wire.Message) -> None:
+    with pytest.raises(InvalidArgument, match="cannot be sent"):
+        packing.to_frame(request_)

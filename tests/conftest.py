@@ -1,0 +1,44 @@
+"""What all tests may use: real servers, and names that no other test has."""
+
+from collections.abc import Callable, Iterator
+from itertools import count
+
+import pytest
+from broker_process import BrokerProcess
+
+
+@pytest.fixture(scope="session")
+def shared_broker() -> Iterator[BrokerProcess]:
+    """A server that many tests share; topics keep them apart."""
+    broker = BrokerProcess()
+    yield broker
+    broker.check()
+
+
+@pytest.fixture
+def server(shared_broker: BrokerProcess) -> str:
+    """The address of the shared server."""
+    return shared_broker.address
+
+
+@pytest.fixture
+def start_broker() -> Iterator[Callable[..., BrokerProcess]]:
+    """Start a server of the test's own: ``start_broker(limits=Limits(...), port=0)``."""
+    started: list[BrokerProcess] = []
+
+    def start(*options: str, **settings: object) -> BrokerProcess:
+        started.append(BrokerProcess(*options, **settings))  # type: ignore[arg-type]
+        return started[-1]
+
+    yield start
+    for broker in started:
+        broker.check()
+
+
+_numbers = count(1)
+
+
+@pytest.fixture
+def topic() -> str:
+    """The name of a topic that no other test uses, and that does not exist yet."""
+    return f"topic-{next(_numbers)}"

@@ -1,0 +1,179 @@
+"""The verbs of an engine as a test says them: messages in, messages out."""
+
+from typing import Any, NamedTuple
+
+from engine_drivers import Driver, Pending
+
+from mbctl import batch as batches
+from mbctl.engine.interface import Pulled
+from mbctl.model import MIB, Range, Receipt, Subscribed, SubscribeOptions, TopicSettings
+
+
+class Message(NamedTuple):
+    """One message as it was pulled."""
+
+    offset: int
+    payload: bytes
+    key: bytes | None
+    headers: dict[str, str] | None
+    timestamp: int
+    deliveries: int
+
+
+class Messages(list[Message]):
+    """What one pull got, and what there is to know of it."""
+
+    def __init__(self, pulled: Pulled) -> None:
+        super().__init__()
+        self.topic_id = pulled.topic_id
+        self.skipped = pulled.skipped
+        self.sizes = [len(bytes(batch)) for _, _, _, batch in pulled.pieces]
+        for first, timestamp, deliveries, batch in pulled.pieces:
+            columns = batches.decode(bytes(batch))
+            for index, payload in enumerate(columns.payloads):
+                key = columns.keys[index] if columns.keys else None
+                headers = columns.headers[index] if columns.headers else None
+                self.append(Message(first + index, payload, key, headers, timestamp, deliveries))
+
+    @property
+    def payloads(self) -> list[bytes]:
+        return [message.payload for message in self]
+
+    @property
+    def offsets(self) -> list[int]:
+        return [message.offset for message in self]
+
+
+class Client:
+    """One user of an engine, who remembers ids and numbers."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
+        self.sequences: dict[bytes, int] = {}
+        self.topic_ids: dict[str, int] = {}
+
+    # --- publishing -------------------------------------------------------------------------
+
+    def create_topic(self, topic: str, *, exist_ok: bool = False, **settings: Any) -> bool:
+        created = self.driver.call("create_topic", topic, TopicSettings(**settings), exist_ok)
+        self.topic_ids[topic] = created.topic_id
+        return created.created
+
+    def start_send(
+        self,
+        *payloads: bytes,
+        topic: str = "orders",
+        session: bytes = b"session",
+        sequence: int | None = None,
+        age_ms: int = 0,
+        batch: bytes | None = None,
+    ) -> Pending:
+        if session not in self.sequences:
+            self.driver.call("register_publisher", session)
+        sequence = sequence or self.sequences.get(session, 0) + 1
+        self.sequences[session] = max(sequence, self.sequences.get(session, 0))
+        body = batches.encode(payloads) if batch is None else batch
+        return self.driver.start("send", session, sequence, topic, body, age_ms=age_ms)
+
+    def send(self, *payloads: bytes, **what: Any) -> Receipt:
+        pending = self.start_send(*payloads, **what)
+        self.driver.settle()
+        return pending.result()
+
+    # --- reading ----------------------------------------------------------------------------
+
+    def register(self, member: bytes = b"a", name: str | None = "billing") -> str:
+        return self.driver.call("register_subscriber", member, name)
+
+    def subscribe(self, member: bytes = b"a", topic: str = "orders", **options: Any) -> Subscribed:
+        return self.driver.call("subscribe", member, topic, SubscribeOptions(**options))
+
+    def reader(
+        self,
+        member: bytes = b"a",
+        name: str | None = "billing",
+        topic: str = "orders",
+        **options: Any,
+    ) -> Subscribed:
+        self.register(member, name)
+        return self.subscribe(member, topic, **options)
+
+    def start_pull(
+        self,
+        member: bytes = b"a",
+        count: int = 10_000,
+        *,
+        topic: str = "orders",
+        max_bytes: int = MIB,
+        wait_s: float = 0,
+    ) -> Pending:
+        return self.driver.start(
+            "pull",
+            member,
+            topic,
+            max_messages=count,
+            max_bytes=max_bytes,
+            wait_ms=round(wait_s * 1000),
+        )
+
+    def pull(self, member: bytes = b"a", count: int = 10_000, **what: Any) -> Messages:
+        pending = self.start_pull(member, count, **what)
+        self.driver.settle()
+        return Messages(pending.result())
+
+    # --- settling ---------------------------------------------------------------------------
+
+    def settle(
+        self, verb: str, what: Any, member: bytes = b"a", topic: str = "orders", **how: Any
+    ) -> int:
+        ranges = ranges_of(what) if isinstance(what, Messages) else what
+        topic_id = what.topic_id if isinstance(what, Messages) else self.topic_ids[topic]
+        return self.driver.call(verb, member, topic, topic_id, ranges, **how)
+
+    def ack(self, what: Any, member: bytes = b"a", **where: Any) -> int:
+        return self.settle("ack", what, member, **where)
+
+    def extend(self, what: Any, member: bytes = b"a", **where: Any) -> int:
+        return self.settle("extend", what, member, **where)
+
+    def nack(
+        self,
+        what: Any,
+        member: bytes = b"a",
+        *,
+        delay_s: float = 0,
+        counted: bool = True,
+        **where: Any,
+    ) -> int:
+        return self.settle(
+            "nack", what, member, delay_ms=round(delay_s * 1000), counted=counted, **where
+        )
+
+    # --- looking ----------------------------------------------------------------------------
+
+    def kept(self, topic: str = "orders") -> int:
+        """How many messages the topic keeps."""
+        self.driver.settle()
+        return self.driver.call("topic", topic).messages
+
+    def status(self) -> Any:
+        self.driver.settle()
+        return self.driver.call("status")
+
+
+def ranges_of(messages: Messages) -> list[Range]:
+    """The offsets of messages as ranges."""
+    ranges: list[Range] = []
+    for offset in messages.offsets:
+        if ranges and ranges[-1][1] == offset:
+            ranges[-1] = (ranges[-1][0], offset + 1)
+        else:
+            ranges.append((offset, offset + 1))
+    return ranges
+
+
+def part(messages: Messages, *indexes: int) -> Messages:
+    """Some messages of a pull."""
+    some = Messages(Pulled(messages.topic_id, 0, []))
+    some += [messages[index] for index in indexes]
+    return some

@@ -1,0 +1,65 @@
+"""The journal's twin without a disk."""
+
+import pytest
+
+from mbctl.journal.memory import MemoryJournal
+from mbctl.journal.records import BatchHead, Journal, TopicDeleted
+
+
+def head(count: int = 1) -> BatchHead:
+    return BatchHead(1, 0, count, 0, b"session", 1)
+
+
+def test_memory_is_a_journal() -> None:
+    journal: Journal = MemoryJournal()
+    assert journal.durability == "memory"
+
+
+def test_a_batch_is_read_back_from_its_place_as_it_was() -> None:
+    journal = MemoryJournal()
+    batches = [b"one", bytearray(b"two"), memoryview(b"three")]
+    places = [journal.append_batch(head(), batch) for batch in batches]
+    assert len(set(places)) == 3
+    read: list[object] = []
+    journal.read([places[2], places[0], places[2]], read.append)
+    assert read == [[batches[2], batches[0], batches[2]]]
+    journal.read([], read.append)
+    assert read[1] == []
+
+
+def test_size_counts_the_bytes_of_batches_that_are_not_released() -> None:
+    journal = MemoryJournal()
+    wide = memoryview(b"12345678").cast("Q")
+    places = [journal.append_batch(head(), batch) for batch in (b"12345", wide, b"")]
+    assert journal.size == 13
+    journal.release(places[:1])
+    assert journal.size == 8
+    journal.release(iter(places[1:]))
+    assert journal.size == 0
+
+
+def test_a_place_is_released_once_and_not_read_afterwards() -> None:
+    journal = MemoryJournal()
+    place = journal.append_batch(head(), b"one")
+    journal.release([place])
+    with pytest.raises(KeyError):
+        journal.release([place])
+    with pytest.raises(KeyError):
+        journal.read([place], print)
+    assert journal.append_batch(head(), b"two") != place
+
+
+def test_a_commit_is_done_at_once() -> None:
+    journal = MemoryJournal()
+    journal.append(TopicDeleted(7))
+    done: list[int] = []
+    journal.commit(lambda: done.append(1))
+    journal.commit(lambda: done.append(2))
+    assert done == [1, 2]
+
+
+def test_closing_lets_go_of_everything() -> None:
+    journal = MemoryJournal()
+    journal.append_batch(head(), b"one")
+    journal.close()
+    assert journal.size == 0

@@ -1,0 +1,100 @@
+"""The eye on the server: names for the completer, and whether the server is there."""
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+from shell_harness import PATIENCE_S, ServerProcess
+
+from mbctl import Publisher, Subscriber
+from mbctl.shell.watch import ServerWatch
+
+Wait = Callable[[Callable[[ServerWatch], bool]], None]
+Watch = Callable[[str], tuple[ServerWatch, Wait]]
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    """Watch a server; with what comes a function that waits until a look has shown something."""
+    watches = []
+
+    def watch(server: str) -> tuple[ServerWatch, Wait]:
+        looked = threading.Condition()
+
+        def changed() -> None:
+            with looked:
+                looked.notify_all()
+
+        watch = ServerWatch(server, changed=changed)
+        watches.append(watch)
+
+        def wait(shown: Callable[[ServerWatch], bool]) -> None:
+            with looked:
+                assert looked.wait_for(lambda: shown(watch), PATIENCE_S)
+
+        return watch, wait
+
+    yield watch
+    for each in watches:
+        each.stop()
+    for thread in threading.enumerate():
+        if thread.name == "server-watch":
+            thread.join(PATIENCE_S)
+
+
+def test_watch_knows_nothing_before_its_first_look(watch: Watch, server: str) -> None:
+    seen, _ = watch(server)
+    assert seen.reachable is None
+    assert seen.names.topics == {}
+
+
+def test_watch_sees_topics_and_own_subscriptions(watch: Watch, server: str, topic: str) -> None:
+    with Publisher(server) as publisher, Subscriber(server, name=topic) as subscriber:
+        publisher.create_topic(topic)
+        publisher.create_topic(f"{topic}-b")
+        publisher.send(topic, b"a")
+        subscriber.subscribe(topic)
+    seen, wait = watch(server)
+    seen.subscriber = topic
+    seen.start()
+    wait(lambda seen: seen.reachable is True)
+    assert seen.names.topics[topic] == "1 message, 1 subscription"
+    assert seen.names.topics[f"{topic}-b"] == "0 messages, 0 subscriptions"
+    assert seen.names.subscribed == {topic: "1 unread"}
+
+
+def test_watch_sees_new_topics_when_asked(watch: Watch, server: str, topic: str) -> None:
+    seen, wait = watch(server)
+    seen.start()
+    wait(lambda seen: seen.reachable is True)
+    with Publisher(server) as publisher:
+        publisher.create_topic(topic)
+    seen.refresh()
+    wait(lambda seen: topic in seen.names.topics)
+
+
+def test_watch_sees_the_server_go_and_come_back(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mbctl.shell.watch.TIMEOUT_S", 0.2)
+    first = ServerProcess()
+    seen, wait = watch(first.address)
+    seen.start()
+    wait(lambda seen: seen.reachable is True)
+    first.stop()
+    seen.refresh()
+    wait(lambda seen: seen.reachable is False)
+    second = ServerProcess(int(first.address.rpartition(":")[2]))
+    seen.refresh()
+    wait(lambda seen: seen.reachable is True)
+    second.stop()
+
+
+def test_stopped_watch_looks_no_more(watch: Watch, server: str) -> None:
+    seen, wait = watch(server)
+    seen.start()
+    wait(lambda seen: seen.reachable is True)
+    (thread,) = [each for each in threading.enumerate() if each.name == "server-watch"]
+    seen.stop()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()

@@ -1,0 +1,396 @@
+"""Batches: what is encoded is valid, what lies is refused, parts are what they were."""
+
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mbctl import batch as batches
+from mbctl.batch import Columns
+from mbctl.errors import (
+    BatchTooLarge,
+    InvalidArgument,
+    MessageTooLarge,
+    RequestRefused,
+)
+from mbctl.model import LIMITS, Limits
+
+MIB = 1 << 20
+keys = st.none() | st.binary(max_size=20)
+header_sets = st.none() | st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=4)
+
+
+@st.composite
+def columns(draw: st.DrawFn) -> Columns:
+    payloads = draw(st.lists(st.binary(max_size=300), min_size=1, max_size=20))
+    count = len(payloads)
+    return Columns(
+        payloads,
+        draw(st.none() | st.lists(keys, min_size=count, max_size=count)),
+        draw(st.none() | st.lists(header_sets, min_size=count, max_size=count)),
+    )
+
+
+def encoded(batch: Columns) -> bytes:
+    return batches.encode(batch.payloads, batch.keys, batch.headers)
+
+
+def packed(*elements: Any) -> bytes:
+    return msgspec.msgpack.encode(elements)
+
+
+def array32(count: int) -> bytes:
+    return b"\xdd" + count.to_bytes(4, "big")
+
+
+# --- encode, decode, validate -------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(columns())
+def test_batch_comes_back_as_it_was_encoded(batch: Columns) -> None:
+    data = encoded(batch)
+    assert batches.decode(data) == batch
+    assert batches.validate(data) == len(batch.payloads)
+
+
+@settings(deadline=None)
+@given(columns())
+def test_batch_is_one_array_of_columns(batch: Columns) -> None:
+    plain = batch.keys is None and batch.headers is None
+    expected = [batch.payloads] if plain else [batch.payloads, batch.keys, batch.headers]
+    assert msgspec.msgpack.decode(encoded(batch)) == expected
+
+
+@pytest.mark.parametrize("buffer", [bytes, bytearray, memoryview, msgspec.Raw])
+def test_batch_may_lie_in_any_buffer(buffer: type) -> None:
+    batch = buffer(batches.encode([b"one", b"two"], [b"k", None], [None, {"type": "new"}]))
+    assert batches.validate(batch) == 2
+    assert batches.decode(batch).payloads == [b"one", b"two"]
+
+
+def test_payloads_may_be_any_sequence() -> None:
+    assert batches.encode((b"one", b"two")) == batches.encode([b"one", b"two"])
+
+
+@pytest.mark.skipif(not __debug__, reason="an assertion is what refuses")
+@pytest.mark.parametrize("column", ["keys", "headers"])
+def test_columns_of_different_lengths_are_not_encoded(column: str) -> None:
+    with pytest.raises(AssertionError):
+        batches.encode([b"one", b"two"], **{column: [None]})
+
+
+def test_longer_forms_of_a_head_are_valid() -> None:
+    wide = b"\xdc\x00\x01\xc6\x00\x00\x00\x03one"
+    assert batches.validate(b"\x91" + wide) == 1
+    headers = b"\xdc\x00\x01\xdf\x00\x00\x00\x01\xd9\x01a\xdb\x00\x00\x00\x01b"
+    batch = b"\x93" + array32(1) + wide[3:] + array32(1) + b"\xc5\x00\x01k" + headers
+    assert batches.validate(batch) == 1
+    assert batches.decode(batch) == Columns([b"one"], [b"k"], [{"a": "b"}])
+
+
+def test_full_batch_of_no_keys_and_no_headers_is_valid() -> None:
+    assert batches.validate(packed([b"one"], None, None)) == 1
+
+
+# --- what lies ----------------------------------------------------------------------------------
+
+LIES = {
+    "nothing": b"",
+    "nil": b"\xc0",
+    "a text": packed("one")[1:],
+    "a map": b"\x81\xa1a\xa1b",
+    "no columns": b"\x90",
+    "two columns": packed([b"one"], [b"k"]),
+    "four columns": packed([b"one"], None, None, None),
+    "one column in a long form": b"\xdc\x00\x01\x91\xc4\x00",
+    "head alone": b"\x91",
+    "no payloads": packed([]),
+    "no payloads, full": packed([], [], []),
+    "nil for payloads": packed(None),
+    "map for payloads": packed({}),
+    "map32 for payloads": b"\x91\xdf\x00\x00\x00\x00",
+    "text payload": packed(["one"]),
+    "nil payload": packed([None]),
+    "nested payload": packed([[b"one"]]),
+    "payload missing": b"\x91\x92\xc4\x00",
+    "payload cut short": b"\x91\x91\xc4\x05four",
+    "payload that claims 4 GiB": b"\x91\x91\xc6\xff\xff\xff\xff",
+    "count cut short": b"\x91\xdd\x00",
+    "bytes left over": packed([b"one"]) + b"\x00",
+    "second batch behind": packed([b"one"]) * 2,
+    "more columns said than there": b"\x93\x91\xc4\x00",
+    "fewer keys": packed([b"one", b"two"], [b"k"], None),
+    "more keys": packed([b"one"], [b"k", b"k"], None),
+    "no keys in the column": packed([b"one"], [], None),
+    "text key": packed([b"one"], ["k"], None),
+    "int for keys": packed([b"one"], 5, None),
+    "text for keys": packed([b"one"], "k", None),
+    "keys that claim 4 billion": b"\x93\x91\xc4\x00" + array32(2**32 - 1) + b"\xc0",
+    "fewer header sets": packed([b"one", b"two"], None, [None]),
+    "more header sets": packed([b"one"], None, [None, None]),
+    "map for headers": packed([b"one"], None, {"a": "b"}),
+    "array for a header set": packed([b"one"], None, [["a", "b"]]),
+    "text for a header set": packed([b"one"], None, ["a"]),
+    "int for a header": packed([b"one"], None, [{"a": 1}]),
+    "bytes for a header": packed([b"one"], None, [{"a": b"b"}]),
+    "bytes for a header's name": packed([b"one"], None, [{b"a": "b"}]),
+    "nil for a header": packed([b"one"], None, [{"a": None}]),
+    "header twice": b"\x93\x91\xc4\x00\xc0\x91\x82\xa1a\xa1b\xa1a\xa1c",
+    "invalid UTF-8 in a header": b"\x93\x91\xc4\x00\xc0\x91\x81\xa1a\xa2\xff\xfe",
+    "invalid UTF-8 in a name": b"\x93\x91\xc4\x00\xc0\x91\x81\xa2\xff\xfe\xa1a",
+    "surrogate in a header": b"\x93\x91\xc4\x00\xc0\x91\x81\xa1a\xa3\xed\xa0\x80",
+    "headers that claim 4 billion": b"\x93\x91\xc4\x00\xc0" + array32(2**32 - 1),
+    "deep": b"\x91\x91" + b"\x91" * 100_000 + b"\xc0",
+    "deep keys": b"\x93\x91\xc4\x00" + b"\x91" * 100_000 + b"\xc0\xc0",
+    "deep header": b"\x93\x91\xc4\x00\xc0\x91\x81\xa1a" + b"\x91" * 500 + b"\xc0",
+    "never used byte": b"\x91\x91\xc1",
+}
+
+
+@pytest.mark.parametrize("data", LIES.values(), ids=LIES)
+def test_batch_that_lies_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidArgument):
+        batches.validate(data)
+
+
+@pytest.mark.parametrize(
+    "data", [LIES["invalid UTF-8 in a header"], LIES["payload cut short"], LIES["deep"]]
+)
+def test_refusal_does_not_hold_on_to_another_error(data: bytes) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        batches.validate(data)
+    assert caught.value.__context__ is None
+    assert caught.value.__cause__ is None
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.binary(max_size=60)
+    | st.tuples(st.sampled_from([b"\x91\x91", b"\x91\x92", b"\x93\x91"]), st.binary()).map(b"".join)
+)
+def test_any_bytes_are_a_batch_or_refused(data: bytes) -> None:
+    check_that_it_holds(data)
+
+
+@settings(deadline=None, max_examples=150)
+@given(columns(), st.integers(0, 400), st.integers(0, 3), st.binary(max_size=3))
+def test_any_change_to_a_batch_is_a_batch_or_refused(
+    batch: Columns, at: int, removed: int, inserted: bytes
+) -> None:
+    data = encoded(batch)
+    check_that_it_holds(data[:at] + inserted + data[at + removed :])
+
+
+def check_that_it_holds(data: bytes) -> None:
+    """What is taken for a batch is what a subscriber can read, of as many messages."""
+    try:
+        count = batches.validate(data)
+    except RequestRefused:
+        return
+    batch = batches.decode(data)
+    assert count == len(batch.payloads) > 0
+    assert batch.keys is None or len(batch.keys) == count
+    assert batch.headers is None or len(batch.headers) == count
+    assert batches.validate(batches.cut(batch, 0, count)) == count
+
+
+# --- limits -------------------------------------------------------------------------------------
+
+
+def headers_of(size: int) -> dict[str, str]:
+    return {"ñame": "é" * ((size - 5) // 2) + "x" * ((size - 5) % 2)}
+
+
+@pytest.mark.parametrize("with_keys", [False, True])
+def test_batch_has_at_most_65536_messages(with_keys: bool) -> None:
+    count = LIMITS.batch_messages
+    assert count == 65_536
+    full = [b""] * count
+    assert batches.validate(batches.encode(full, [None] * count if with_keys else None)) == count
+    full.append(b"")
+    with pytest.raises(BatchTooLarge) as caught:
+        batches.validate(batches.encode(full, [None] * (count + 1) if with_keys else None))
+    assert caught.value.details == {"size": 65_537, "what": "messages", "limit": 65_536}
+
+
+@pytest.mark.parametrize("size", [MIB - 1, MIB])
+def test_payload_at_its_limit_is_taken(size: int) -> None:
+    assert batches.validate(batches.encode([b"x", b"x" * size])) == 2
+
+
+@pytest.mark.parametrize("with_keys", [False, True])
+def test_payload_above_its_limit_is_refused(with_keys: bool) -> None:
+    payloads, some_keys = [b"x", b"x" * (MIB + 1)], [None, b"k"]
+    with pytest.raises(MessageTooLarge, match=r"payload has 1048577 bytes .* 1048576"):
+        batches.validate(batches.encode(payloads, some_keys if with_keys else None))
+
+
+def test_many_payloads_within_their_limit_may_be_more_together() -> None:
+    assert batches.validate(batches.encode([b"x" * MIB] * 7)) == 7
+
+
+def test_key_at_its_limit_is_taken_and_one_byte_more_refused() -> None:
+    assert batches.validate(batches.encode([b"", b""], [None, b"k" * 1024])) == 2
+    with pytest.raises(MessageTooLarge, match="key has 1025 bytes and the limit is 1024"):
+        batches.validate(batches.encode([b"", b""], [None, b"k" * 1025]))
+
+
+def test_header_set_has_at_most_32_pairs() -> None:
+    pairs = {str(number): "" for number in range(32)}
+    assert batches.validate(batches.encode([b"", b""], None, [None, pairs])) == 2
+    with pytest.raises(MessageTooLarge, match="header set has 33 pairs and the limit is 32"):
+        batches.validate(batches.encode([b"", b""], None, [None, pairs | {"one more": ""}]))
+
+
+def test_pairs_are_counted_before_equal_names_are_joined() -> None:
+    one_name = b"\xdc\x00\x01\xde\x00\x21" + b"\xa1a\xa1b" * 33
+    with pytest.raises(MessageTooLarge, match="33 pairs"):
+        batches.validate(b"\x93\x91\xc4\x00\xc0" + one_name)
+
+
+def test_header_set_has_at_most_8_kib_of_utf8() -> None:
+    for size in (100, 8191, 8192):
+        batch = batches.encode([b"", b""], None, [None, headers_of(size)])
+        assert batches.validate(batch) == 2
+    with pytest.raises(MessageTooLarge, match="header set has 8193 bytes and the limit is 8192"):
+        batches.validate(batches.encode([b"", b""], None, [None, headers_of(8193)]))
+
+
+@pytest.mark.parametrize(
+    ("limits", "batch"),
+    [
+        (Limits(batch_messages=3), batches.encode([b"x"] * 4)),
+        (Limits(message_bytes=3), batches.encode([b"four"])),
+        (Limits(key_bytes=3), batches.encode([b""], [b"four"])),
+        (Limits(headers=1), batches.encode([b""], None, [{"a": "", "b": ""}])),
+        (Limits(headers_bytes=3), batches.encode([b""], None, [{"ab": "cd"}])),
+    ],
+)
+def test_limits_are_the_ones_configured(limits: Limits, batch: bytes) -> None:
+    assert batches.validate(batch) > 0
+    with pytest.raises((BatchTooLarge, MessageTooLarge)):
+        batches.validate(batch, limits)
+
+
+def test_headers_are_checked_before_they_are_encoded() -> None:
+    batches.check_headers(headers_of(8192), LIMITS)
+    with pytest.raises(MessageTooLarge, match="8193 bytes"):
+        batches.check_headers(headers_of(8193), LIMITS)
+    with pytest.raises(MessageTooLarge, match="33 pairs"):
+        batches.check_headers({str(number): "" for number in range(33)}, LIMITS)
+
+
+@pytest.mark.parametrize("headers", [{"a": "\ud800"}, {"\udfff": "a"}])
+def test_header_that_is_no_text_is_refused(headers: dict[str, str]) -> None:
+    with pytest.raises(InvalidArgument, match="not a valid text"):
+        batches.check_headers(headers, LIMITS)
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+
+def peak_of(call: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        call()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
+HUNGRY = {
+    "small payloads": b"\x91" + array32(MIB) + b"\xc4\x02ab" * MIB,
+    "keys": b"\x93\x91\xc4\x00" + array32(MIB) + b"\xc4\x02ab" * MIB + b"\xc0",
+    "empty header sets": b"\x93\x91\xc4\x00\xc0" + array32(MIB) + b"\x80" * MIB,
+    "one set of many pairs": b"\x93\x91\xc4\x00\xc0\x91\xdf\x00\x10\x00\x00" + b"\xa1a\xa0" * MIB,
+}
+
+
+@pytest.mark.parametrize("data", HUNGRY.values(), ids=HUNGRY)
+def test_batch_above_a_count_is_refused_without_building_it(data: bytes) -> None:
+    def refused() -> None:
+        with pytest.raises(RequestRefused):
+            batches.validate(data)
+
+    assert peak_of(refused) < 64 * 1024
+
+
+def test_largest_valid_header_sets_take_memory_in_proportion() -> None:
+    pairs = b"\xde\x00\x20" + b"".join(b"\xa1%c\xa0" % number for number in range(64, 96))
+    count = 20_000
+    heads = array32(count)
+    data = b"\x93" + heads + b"\xc4\x00" * count + b"\xc0" + heads + pairs * count
+    assert peak_of(lambda: batches.validate(data)) < 2 * len(data)
+
+
+# --- parts --------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(columns(), st.data())
+def test_cut_is_the_batch_of_its_messages(batch: Columns, data: st.DataObject) -> None:
+    first = data.draw(st.integers(0, len(batch.payloads) - 1))
+    next_ = data.draw(st.integers(first + 1, len(batch.payloads)))
+    part = batches.cut(batch, first, next_)
+    assert batches.validate(part) == next_ - first
+    assert batches.decode(part) == Columns(
+        batch.payloads[first:next_],
+        batch.keys and batch.keys[first:next_],
+        batch.headers and batch.headers[first:next_],
+    )
+
+
+def test_cut_of_everything_is_the_batch_itself() -> None:
+    data = batches.encode([b"one", b"two"], None, [None, {"type": "new"}])
+    assert batches.cut(batches.decode(data), 0, 2) == data
+
+
+@settings(deadline=None, max_examples=100)
+@given(columns(), st.integers(0, 3000), st.data())
+def test_fit_keeps_the_bound_or_takes_one_message(
+    batch: Columns, size_max: int, data: st.DataObject
+) -> None:
+    first = data.draw(st.integers(0, len(batch.payloads) - 1))
+    next_ = data.draw(st.integers(first + 1, len(batch.payloads)))
+    end = batches.fit(batch, first, next_, size_max)
+    assert first < end <= next_
+    assert end == first + 1 or len(batches.cut(batch, first, end)) <= size_max
+    if end < next_:
+        # It stops only where the next message might go beyond, if every head were the longest.
+        slack = 16 + 10 * (end + 1 - first)
+        assert len(batches.cut(batch, first, end + 1)) + slack > size_max
+
+
+def test_fit_takes_as_many_as_there_is_room_for() -> None:
+    batch = Columns([b"x" * 95] * 100)
+    assert batches.fit(batch, 0, 100, 16 + 1000) == 10
+    assert batches.fit(batch, 95, 100, 16 + 1000) == 100
+    assert batches.fit(batch, 0, 100, 1) == 1
+    assert batches.fit(batch, 7, 100, 0) == 8
+
+
+def test_fit_counts_keys_and_headers() -> None:
+    batch = Columns([b""] * 9, [b"k" * 90] * 9, [{"a": "b" * 80}] * 9)
+    assert batches.fit(Columns([b""] * 9), 0, 9, 500) == 9
+    assert batches.fit(Columns([b""] * 9, batch.keys), 0, 9, 500) == 4
+    assert batches.fit(batch, 0, 9, 500) == 2
+
+
+def test_largest_batch_is_cut_into_parts_that_fit_and_lose_nothing() -> None:
+    count = LIMITS.batch_messages
+    numbers = [b"%d" % number for number in range(count)]
+    batch = batches.decode(batches.encode(numbers, None, [{"n": "1"}] + [None] * (count - 1)))
+    first, seen = 0, []
+    while first < count:
+        end = batches.fit(batch, first, count, 50_000)
+        part = batches.cut(batch, first, end)
+        assert len(part) <= 50_000
+        seen += batches.decode(part).payloads
+        first = end
+    assert seen == numbers

@@ -1,0 +1,138 @@
+"""FrameReader: a stream cut into frames, however it arrives and whatever it claims."""
+
+import random
+import tracemalloc
+
+import pytest
+
+from mbctl.errors import ProtocolError
+from mbctl.wire.frames import FrameReader, frame
+
+CONTENTS = [b"a", b"bc" * 40, b"\x00" * 300, b"d", b"e" * 70_000]
+STREAM = b"".join(map(frame, CONTENTS))
+
+
+def taken(reader: FrameReader, *pieces: bytes) -> list[bytes]:
+    frames = []
+    for piece in pieces:
+        reader.feed(piece)
+        while (content := reader.next_frame()) is not None:
+            frames.append(content)
+    return frames
+
+
+def random_pieces(data: bytes, seed: int) -> list[bytes]:
+    chance = random.Random(seed)
+    cuts = sorted(chance.randrange(len(data)) for _ in range(chance.randrange(60)))
+    return [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+
+
+def test_frames_come_out_of_one_piece() -> None:
+    assert taken(FrameReader(70_000), STREAM) == CONTENTS
+
+
+def test_frames_come_out_byte_by_byte() -> None:
+    reader = FrameReader(70_000)
+    assert taken(reader, *(STREAM[at : at + 1] for at in range(len(STREAM)))) == CONTENTS
+    assert reader.buffered == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_frames_come_out_of_random_pieces(seed: int) -> None:
+    assert taken(FrameReader(70_000), *random_pieces(STREAM, seed)) == CONTENTS
+
+
+@pytest.mark.parametrize("tail", [b"\x00", b"\x00\x00\x00\x05", b"\x00\x00\x00\x05four"])
+def test_tail_waits_for_the_rest_of_its_frame(tail: bytes) -> None:
+    reader = FrameReader(70_000)
+    assert taken(reader, STREAM + tail) == CONTENTS
+    assert reader.buffered == len(tail)
+    rest = b"\x00\x00\x00\x05four!"[len(tail) :]
+    assert taken(reader, rest) == [b"four!"]
+
+
+def test_pieces_may_come_before_frames_are_taken() -> None:
+    reader = FrameReader(70_000)
+    for piece in random_pieces(STREAM, 5):
+        reader.feed(piece)
+    assert reader.buffered == len(STREAM)
+    assert taken(reader, b"") == CONTENTS
+
+
+def test_piece_may_come_when_only_some_frames_are_taken() -> None:
+    reader = FrameReader(70_000)
+    reader.feed(STREAM)
+    assert reader.next_frame() == CONTENTS[0]
+    assert reader.buffered == len(STREAM) - len(frame(CONTENTS[0]))
+    assert taken(reader, STREAM) == CONTENTS[1:] + CONTENTS
+
+
+def test_nothing_fed_is_no_frame() -> None:
+    reader = FrameReader(5)
+    assert reader.next_frame() is None
+    assert taken(reader, b"") == []
+
+
+@pytest.mark.parametrize("length", [1, 5])
+def test_length_within_the_limit_is_taken(length: int) -> None:
+    assert taken(FrameReader(5), frame(b"x" * length)) == [b"x" * length]
+
+
+@pytest.mark.parametrize("length", [0, 6, 2**31 - 1, 2**31, 2**32 - 1])
+def test_length_out_of_bounds_is_an_error_before_its_content_comes(length: int) -> None:
+    reader = FrameReader(5)
+    reader.feed(length.to_bytes(4, "big"))
+    with pytest.raises(ProtocolError, match=f"{length} bytes; 1 to 5"):
+        reader.next_frame()
+
+
+def test_lost_framing_stays_lost() -> None:
+    reader = FrameReader(5)
+    reader.feed(b"\x00\x00\x00\x00")
+    for _ in range(2):
+        with pytest.raises(ProtocolError):
+            reader.next_frame()
+        reader.feed(frame(b"good"))
+
+
+def test_limit_may_change_between_frames() -> None:
+    reader = FrameReader(2)
+    reader.feed(frame(b"ab") + frame(b"abc") + frame(b"abcd"))
+    assert reader.next_frame() == b"ab"
+    reader.limit = 3
+    assert reader.next_frame() == b"abc"
+    with pytest.raises(ProtocolError):
+        reader.next_frame()
+
+
+def test_frame_owns_exactly_its_bytes() -> None:
+    data = frame(b"one") + frame(b"two")
+    content = taken(FrameReader(9), data)[0]
+    assert type(content) is bytes
+    assert content is not data
+
+
+def held(reader: FrameReader, *pieces: bytes) -> int:
+    """The memory that ``reader`` keeps after it was fed and its frames were taken."""
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        taken(reader, *(bytes(bytearray(piece)) for piece in pieces))
+        return tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+
+
+def test_claimed_length_takes_no_memory() -> None:
+    assert held(FrameReader(2**32), b"\xff\xff\xff\xffabc") < 4096
+
+
+def test_large_frame_in_pieces_leaves_nothing_behind() -> None:
+    large = frame(b"x" * 1_000_000)
+    assert held(FrameReader(1_000_000), large[:7], large[7:600_000], large[600_000:]) < 4096
+
+
+def test_few_bytes_do_not_hold_the_large_piece_they_came_with() -> None:
+    large = frame(b"x" * 1_000_000)
+    assert held(FrameReader(1_000_000), large + b"\x00") < 4096
+    assert held(FrameReader(1_000_000), large[:600_000], large[600_000:] + b"\x00") < 4096
