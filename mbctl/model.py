@@ -185,7 +185,7 @@ class SubscriptionInfo(msgspec.Struct, frozen=True):
 class Hold(msgspec.Struct, frozen=True):
     """One subscription that keeps messages of its topic alive, oldest first.
 
-    ``messages`` and ``bytes`` are what it has not acknowledged and therefore keeps;
+    ``messages`` and ``bytes`` are what it keeps: all from its cursor on;
     ``since`` is when its cursor last moved.
     """
 

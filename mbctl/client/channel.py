@@ -28,7 +28,7 @@ class Channel:
         self._session = ClientSession()
         self._timeout = 0.0
         """What the socket was told last; 0 if that is to be told anew."""
-        self._end: MbctlError | None = None
+        self.end: MbctlError | None = None
         """Why the server ended the connection; told once no reply is left to take."""
         self._unwanted: set[int] = set()
         self.replies: dict[int, Message] = {}
@@ -79,7 +79,7 @@ class Channel:
             # The server's last words may have come before it closed.
             with suppress(MbctlError):
                 self.poll()
-            raise self._end or self._lost(error) from error
+            raise self.end or self._lost(error) from error
 
     def read(self, deadline: Deadline) -> None:
         """Wait until something comes, and take it into ``replies``.
@@ -89,8 +89,8 @@ class Channel:
             Timeout: nothing came; the channel is as it was.
             MbctlError: the server ended the connection, with this reason.
         """
-        if self._end is not None:
-            raise self._end
+        if self.end is not None:
+            raise self.end
         try:
             self._wait_at_most(deadline.remaining)
             self._take(self._socket.recv(self._read_bytes))
@@ -133,14 +133,14 @@ class Channel:
             raise ConnectionLost(address=str(self._address), reason="the server closed it")
         for event in self._session.feed(data):
             if isinstance(event, Fatal | Rejected):
-                self._end = event.error
+                self.end = event.error
             elif event.id in self._unwanted:
                 self._unwanted.discard(event.id)
             else:
                 self.replies[event.id] = event
         # What came together with the end is an answer all the same.
-        if self._end is not None and not self.replies:
-            raise self._end
+        if self.end is not None and not self.replies:
+            raise self.end
 
     def reply(self, id: int, deadline: Deadline) -> Message:
         """Wait for the reply to request ``id``.

@@ -1,6 +1,7 @@
 """The loop behind ``Subscriber.follow``: always one pull under way for each topic."""
 
 from collections.abc import Generator
+from math import inf
 from typing import TYPE_CHECKING
 
 from mbctl.client.channel import Channel
@@ -51,26 +52,26 @@ class Follow:
     def _next_batch(self) -> Batch:
         """The next batch that comes for any topic; its topic's next pull is under way then."""
         while True:
-            batch = self._next_reply(Deadline(_WAIT_S + self._subscriber.timeout))
+            batch = self._next_reply()
             if batch:
                 return batch
             self._subscriber.leave_gap(batch)
 
-    def _next_reply(self, deadline: Deadline) -> Batch:
+    def _next_reply(self) -> Batch:
         subscriber = self._subscriber
-        topic, reply = subscriber._surviving(
-            lambda channel: self._take(channel, deadline), deadline
-        )
+        # A follow is endless; each attempt and each reconnect has a time of its own.
+        endless = Deadline(inf)
+        topic, reply = subscriber._surviving(self._take, endless)
         batch = subscriber.take_reply(topic, reply)
         try:
-            subscriber._surviving(lambda channel: self._ask(channel, deadline), deadline)
+            subscriber._surviving(self._ask, endless)
         except BaseException:
             # The batch will not be yielded: it is given back with the connection.
             subscriber._drop_channel()
             raise
         return batch
 
-    def _ask(self, channel: Channel, deadline: Deadline) -> None:
+    def _ask(self, channel: Channel) -> None:
         """Send a pull for each topic that has none under way on this connection."""
         subscriber = self._subscriber
         if channel is not self._channel:
@@ -84,11 +85,12 @@ class Follow:
                 frames.append(to_frame(request))
                 self._pulls[request.id] = topic
         if frames:
-            channel.write([b"".join(frames)], deadline)
+            channel.write([b"".join(frames)], Deadline(subscriber.timeout))
 
-    def _take(self, channel: Channel, deadline: Deadline) -> tuple[str, wire.Message]:
+    def _take(self, channel: Channel) -> tuple[str, wire.Message]:
         """Wait for the reply to one of the pulls; its topic and the reply."""
-        self._ask(channel, deadline)
+        self._ask(channel)
+        deadline = Deadline(_WAIT_S + self._subscriber.timeout)
         while True:
             for id_ in channel.replies:
                 if id_ in self._pulls:

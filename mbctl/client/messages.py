@@ -151,6 +151,11 @@ class Batch:
         self.close_range(first, next)
         return count
 
+    def take_over(self, older: "Batch") -> None:
+        """Let what is open of an older batch be settled with this one."""
+        if older.topic_id == self.topic_id:
+            self._open = [*older._open, *self._open]
+
     def close_range(self, first: int, next: int) -> None:
         """Take ``first <= offset < next`` out of what is open."""
         self._open = [

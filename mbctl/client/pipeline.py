@@ -119,7 +119,7 @@ class Pipeline:
         publisher = self._publisher
         try:
             with publisher._lock:
-                publisher._settle(self._sends, Deadline(publisher.timeout))
+                publisher._wait_for(self._sends, Deadline(publisher.timeout))
         finally:
             self._collect()
             self._sends.clear()

@@ -106,7 +106,7 @@ class Publisher(SyncClient):
         deadline = Deadline(self.timeout)
         with self._lock:
             send = self._submit(topic, batch, len(listed), deadline)
-            self._settle([send], deadline)
+            self._wait_for([send], deadline)
         if isinstance(send.answer, MbctlError):
             raise send.answer
         assert send.answer is not None
@@ -144,6 +144,7 @@ class Publisher(SyncClient):
     def _forked(self) -> None:
         self._session = os.urandom(16)
         self._window = SendWindow()
+        self._lock = RLock()
 
     def _drop_channel(self) -> None:
         if self._channel is not None:
@@ -180,7 +181,7 @@ class Publisher(SyncClient):
             wire.encode_send(id_, send.topic, send.sequence, age_ms, send.batch), deadline
         )
 
-    def _settle(self, sends: list[PendingSend], deadline: Deadline) -> None:
+    def _wait_for(self, sends: list[PendingSend], deadline: Deadline) -> None:
         """Wait until all of ``sends`` are answered.
 
         Raises:

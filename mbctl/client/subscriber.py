@@ -135,8 +135,13 @@ class Subscriber(SyncClient):
         request = self.pull_request(topic, max_messages, max_bytes, wait)
         try:
             batch = self.take_reply(topic, self._run(self._pull(request), wait + self.timeout))
-        except RequestRefused:
+        except (TopicNotFound, NotSubscribed):
             self._carried.pop(topic, None)
+            raise
+        except RequestRefused:
+            # The acknowledgement that it carried is still to be made.
+            if topic in self._carried:
+                self._unsettled[topic] = self._carried.pop(topic)
             raise
         except BaseException:
             # What the server may have granted is given back with the connection.
@@ -165,7 +170,8 @@ class Subscriber(SyncClient):
 
     def _end_following(self) -> None:
         for messages in list(self._following):
-            if not messages.gi_running:
+            # Not the one that this is called from inside of.
+            with suppress(ValueError):
                 messages.close()
 
     def settle_all(self) -> None:
@@ -215,11 +221,15 @@ class Subscriber(SyncClient):
         """A pull that carries the acknowledgement of the batch before it."""
         self._notice_fork()
         if topic in self._unsettled:
-            self._carried[topic] = self._unsettled.pop(topic)
+            batch = self._unsettled.pop(topic)
+            if topic in self._carried:
+                # The pull that carried it has no reply: this one carries both.
+                batch.take_over(self._carried[topic])
+            self._carried[topic] = batch
         acknowledge = None
-        batch = self._carried.get(topic)
-        if batch is not None and batch.open_ranges:
-            acknowledge = wire.Acknowledge(batch.topic_id, batch.open_ranges)
+        carried = self._carried.get(topic)
+        if carried is not None and carried.open_ranges:
+            acknowledge = wire.Acknowledge(carried.topic_id, carried.open_ranges)
         return wire.Pull(0, topic, max_messages, max_bytes, to_ms(wait, "wait"), acknowledge)
 
     def take_reply(self, topic: str, reply: wire.Message) -> Batch:
@@ -283,9 +293,10 @@ class Subscriber(SyncClient):
     def _reopened(self, channel: Channel, deadline: Deadline) -> None:
         # Nothing of the topic that was read touches the one that has its name now.
         while self._replaced:
-            request = wire.Unsubscribe(next(self._ids), self._replaced.pop())
+            request = wire.Unsubscribe(next(self._ids), self._replaced[-1])
             channel.write([wire.encode(request)], deadline)
             channel.reply(request.id, deadline)
+            self._replaced.pop()
 
     def _forked(self) -> None:
         self._member = os.urandom(16)

@@ -87,6 +87,7 @@ class SyncClient(ClientBase):
         """In a child process, begin as another client: the connection is the parent's."""
         if self._process != os.getpid():
             self._process = os.getpid()
+            self._thread = None
             self._drop_channel()
             self._forked()
 
@@ -147,21 +148,29 @@ class SyncClient(ClientBase):
     def _exchange(self, request: wire.Message, deadline: Deadline) -> wire.Message:
         """Send ``request`` and wait for its reply; again, if the connection is lost.
 
-        Every request may be repeated: sends are numbered, the others change nothing when
-        they come twice.
+        Every request may be repeated. A pull or an ack that was answered unheard has
+        nothing left to do the second time, which is what its reply then says.
         """
 
         request.id = next(self._ids)
         frame = to_frame(request)
 
         def attempt(channel: Channel) -> wire.Message:
-            channel.write([frame], deadline)
+            again = self.was_retried and isinstance(request, wire.Pull)
+            channel.write([self._shortened(request, deadline) if again else frame], deadline)
             return channel.reply(request.id, deadline)
 
         reply = self._surviving(attempt, deadline)
         if isinstance(reply, wire.Error):
             raise from_wire(reply.code, reply.details)
         return reply
+
+    def _shortened(self, request: wire.Message, deadline: Deadline) -> bytes:
+        """A pull that is repeated: it waits only for what is left of its time."""
+        assert isinstance(request, wire.Pull)
+        left_ms = round((deadline.remaining - self.timeout) * 1000)
+        request.wait_ms = max(0, min(request.wait_ms, left_ms))
+        return to_frame(request)
 
     def _surviving(self, attempt: Callable[[Channel], T], deadline: Deadline) -> T:
         """Do ``attempt``, again on a new connection while the old ones are lost.
@@ -188,12 +197,16 @@ class SyncClient(ClientBase):
             channel = self._connected(deadline)
             try:
                 return attempt(channel)
-            except Lost:
+            except BaseException as error:
                 self._drop_channel()
-                if deadline.remaining <= 0:
+                if not _is_survivable(error, channel) or deadline.remaining <= 0:
                     raise
-            except BaseException:
-                self._drop_channel()
-                raise
             self.was_retried = True
             nap(min(backoff.next_s(), deadline.remaining))
+
+
+def _is_survivable(error: BaseException, channel: Channel) -> bool:
+    """Whether only the connection is lost: it broke, or the server ended it for a while."""
+    if isinstance(error, Lost):
+        return True
+    return error is channel.end and channel.end.retryable

@@ -366,7 +366,7 @@ class Broker:
             OffsetOutOfRange: a range goes beyond the topic's messages, or is empty.
             LimitExceeded: there would be too many ranges; nothing changed.
         """
-        subscription = self._settled(member, topic_name, topic_id, ranges)
+        subscription = self._to_settle(member, topic_name, topic_id, ranges)
         cursor = subscription.cursor
         count = subscription.acknowledge(member, ranges)
         if subscription.durable and count:
@@ -393,7 +393,7 @@ class Broker:
 
         Raises: as ``ack``.
         """
-        subscription = self._settled(member, topic_name, topic_id, ranges)
+        subscription = self._to_settle(member, topic_name, topic_id, ranges)
         ready_ns = now_ns + delay_ns if delay_ns > 0 else None
         count = subscription.give_back(member, ranges, ready_ns=ready_ns, counted=counted)
         return count, self._pulls.serve([subscription], now_ns)
@@ -405,10 +405,10 @@ class Broker:
 
         Raises: as ``ack``.
         """
-        subscription = self._settled(member, topic_name, topic_id, ranges)
+        subscription = self._to_settle(member, topic_name, topic_id, ranges)
         return subscription.extend(member, ranges, now_ns)
 
-    def _settled(
+    def _to_settle(
         self, member: Member, topic_name: str, topic_id: int, ranges: list[Range]
     ) -> Subscription:
         """The subscription whose leases ``ranges`` are about, if they can be any."""
@@ -456,7 +456,11 @@ class Broker:
             self._members.next_deadline_ns(),
             self._publishers.next_deadline_ns(),
         )
-        return min((when_ns for when_ns in deadlines if when_ns is not None), default=None)
+        nearest = None
+        for when_ns in deadlines:
+            if when_ns is not None and (nearest is None or when_ns < nearest):
+                nearest = when_ns
+        return nearest
 
     def expire(self, now_ns: int) -> list[Wake]:
         """Do what is due: end leases and waits, forget sessions and ephemeral readers.

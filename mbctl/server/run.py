@@ -43,7 +43,9 @@ async def _serve(options: ServerOptions) -> int:
         error = context.get("exception")
         exc_info = (type(error), error, error.__traceback__) if error is not None else None
         log.logger.error("internal error", exc_info=exc_info, extra={"fields": context})
-        if isinstance(error, AssertionError):
+        # In a turn of the engine, not in what one client sent: the state may be half changed.
+        is_turn = "handle" in context and not isinstance(error, OSError)
+        if error is not None and (is_turn or isinstance(error, AssertionError)):
             failures.append(error)
             stopping.set()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mbctl import __version__
 from mbctl.engine.interface import Engine, EngineStatus
+from mbctl.errors import LimitExceeded
 from mbctl.model import NS_PER_S, Limits, ServerStatus
 from mbctl.server import log
 from mbctl.server.connection import Connection
@@ -148,6 +149,17 @@ class Server:
         if was_over and self.request_bytes <= self.limits.server_bytes:
             for connection in self.congested:
                 self.loop.call_soon(connection.proceed)
+
+    def bound_partial_frames(self) -> None:
+        """End who holds the oldest frames begun, while all of them together are too much."""
+        limit = self.limits.partial_bytes
+        if self.partial_bytes <= limit:
+            return
+        holders = [c for c in self.watched if c.buffered and c.deadline_ns is not None]
+        for connection in sorted(holders, key=lambda c: c.deadline_ns or 0):
+            if self.partial_bytes <= limit:
+                return
+            connection.end(LimitExceeded(what="bytes of partial frames", limit=limit))
 
     def take_member(self, member: bytes, connection: Connection) -> None:
         """Let ``connection`` be the one of this reading process, instead of an older one."""

@@ -32,6 +32,8 @@ def register_publisher(connection: "Connection", request: wire.RegisterPublisher
         _check_id("session", request.session)
         if request.name is not None:
             check_name(request.name)
+        if connection.session not in (None, request.session):
+            raise ProtocolError(reason="a connection registers one publisher session")
     except MbctlError as error:
         connection.refuse(request.id, error)
         return
@@ -142,6 +144,10 @@ def pull(connection: "Connection", request: wire.Pull) -> None:
     """Grant messages, now or when some come; first take the acknowledgement it carries."""
     try:
         member = _required(connection.member, "subscriber")
+        carried = request.acknowledge
+        if carried is not None:
+            # Before anything that may refuse the pull itself.
+            connection.engine.ack_with_pull(member, request.topic, carried.topic_id, carried.ranges)
         wait_ms = _milliseconds("wait", request.wait_ms)
         if len(connection.pulls) >= connection.limits.connection_pulls:
             raise LimitExceeded(what="waiting pulls", limit=connection.limits.connection_pulls)
@@ -150,9 +156,6 @@ def pull(connection: "Connection", request: wire.Pull) -> None:
     except MbctlError as error:
         connection.refuse(request.id, error)
         return
-    carried = request.acknowledge
-    if carried is not None:
-        connection.engine.ack_with_pull(member, request.topic, carried.topic_id, carried.ranges)
     number = connection.engine.pull(
         member,
         request.topic,

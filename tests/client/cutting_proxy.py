@@ -26,6 +26,8 @@ class CuttingProxy:
         self._resets = False
         self._again: Callable[[], int] | None = None
         self._open: list[socket.socket] = []
+        self.refuses = False
+        """Whether new connections are closed at once."""
         self.cuts = 0
         """How many connections were cut."""
         self.passed = {UP: 0, DOWN: 0}
@@ -74,6 +76,9 @@ class CuttingProxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            if self.refuses:
+                client.close()
+                continue
             try:
                 server = socket.create_connection(self._server)
             except OSError:

@@ -152,6 +152,8 @@ def test_a_refused_topic_ends_the_follow_and_gives_back_the_others(
         for _ in messages:
             pass
     assert reader.is_connected
+    # What was yielded to its end may wait for the next pull to acknowledge it.
+    reader.settle_all()
     with Admin(server) as admin:
         wait_until(lambda: admin.subscription(filled, "reader").leased == 0)
 
@@ -230,6 +232,27 @@ def test_following_reports_what_an_ephemeral_subscriber_missed(
         durable.pull(filled, 300).ack()
         message = next(subscriber.follow(filled))
         assert (message.offset, message.batch.skipped) == (300, 300)
+
+
+def test_following_reports_what_was_missed_with_the_next_message(
+    server: str, publisher: Publisher, filled: str
+) -> None:
+    with Subscriber(server) as subscriber, Subscriber(server, name="durable") as durable:
+        subscriber.subscribe(filled, start="earliest")
+        durable.subscribe(filled, start="earliest")
+        durable.pull(filled, 2500).ack()
+
+        def send_when_it_waits() -> None:
+            with Admin(server) as admin:
+                name = subscriber.subscriber
+                wait_until(lambda: admin.subscription(filled, name).waiting_pulls)
+            publisher.send(filled, b"new")
+
+        sending = threading.Thread(target=send_when_it_waits)
+        sending.start()
+        message = next(subscriber.follow(filled))
+        assert (message.payload, message.batch.skipped) == (b"new", 2500)
+        sending.join()
 
 
 def test_leaving_many_follows_leaves_nothing_behind(

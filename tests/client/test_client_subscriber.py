@@ -14,6 +14,7 @@ from cutting_proxy import CuttingProxy
 
 from mbctl import (
     Admin,
+    ConnectionLost,
     InvalidArgument,
     NotSubscribed,
     OffsetOutOfRange,
@@ -539,6 +540,22 @@ def test_what_an_interrupted_pull_was_to_acknowledge_the_next_one_does(
     assert unread(server, filled) == 0
 
 
+def test_what_a_pull_that_failed_was_to_acknowledge_the_next_one_does(
+    server: str, proxy: CuttingProxy, filled: str
+) -> None:
+    with Subscriber(proxy.address, name="reader", timeout=0.2) as subscriber:
+        subscriber.subscribe(filled)
+        subscriber.pull(filled, 4)
+        proxy.refuses = True
+        proxy.cut_now()
+        with pytest.raises(ConnectionLost):
+            subscriber.pull(filled, wait=0)
+        assert unread(server, filled) == 10
+        proxy.refuses = False
+        assert subscriber.pull(filled, wait=0).payloads == digits(*range(4, 10))
+        assert unread(server, filled) == 6
+
+
 # --- ephemeral subscribers ----------------------------------------------------------------------
 
 
@@ -627,3 +644,27 @@ def test_an_ephemeral_subscriber_does_not_go_on_in_another_topic_of_the_same_nam
             with pytest.raises(NotSubscribed):
                 subscriber.pull("t")
             assert admin.subscriptions("t") == []
+
+
+def test_a_pull_that_is_repeated_waits_only_for_what_is_left_of_its_time(
+    proxy: CuttingProxy, filled: str
+) -> None:
+    with Subscriber(proxy.address, name="late", timeout=1.0) as subscriber:
+        subscriber.subscribe(filled, start="new")
+        cut = threading.Timer(0.8, proxy.cut_now)
+        cut.start()
+        begin = time.monotonic()
+        assert not subscriber.pull(filled, wait=1.5)
+        assert time.monotonic() - begin < 2.4
+        cut.join()
+
+
+def test_a_pull_that_could_not_be_asked_leaves_the_acknowledgement_to_be_made(
+    server: str, reader: Subscriber, filled: str
+) -> None:
+    reader.pull(filled, 4)
+    with pytest.raises(InvalidArgument):
+        reader.pull(filled, max_bytes=2**70)
+    reader.settle_all()
+    with Admin(server) as admin:
+        assert admin.subscription(filled, "reader").cursor == 4

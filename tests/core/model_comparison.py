@@ -72,7 +72,7 @@ class Comparison:
                 answers.append(call())
             except MbctlError as error:
                 answers.append(plain(error))
-        assert answers[0] == answers[1]
+        assert answers[0] == answers[1], f"core: {answers[0]}\nnaive: {answers[1]}"
         if isinstance(answers[0], tuple) and answers[0][:1] == ("error",):
             self.note(answers[0][1])
         return answers[0]
@@ -486,7 +486,8 @@ class Comparison:
             assert (topic.visible_next, topic.next_offset) == (naive.visible, len(naive.messages))
             assert set(topic.subscriptions) == set(naive.subscriptions)
             for name, subscription in topic.subscriptions.items():
-                assert state_of(subscription) == naive_state_of(naive.subscriptions[name])
+                states = state_of(subscription), naive_state_of(naive.subscriptions[name])
+                assert states[0] == states[1], f"core: {states[0]}\nnaive: {states[1]}"
                 self.note("at the bound", subscription.ranges >= LIMITS.subscription_ranges - 1)
                 self.note("behind", subscription.cursor < topic.first_offset)
 

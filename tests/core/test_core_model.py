@@ -82,8 +82,9 @@ def test_random_walks_agree_with_the_naive_model() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_many_long_random_walks_agree_with_the_naive_model() -> None:
-    walk_many(seeds(1500), 300)
+    walk_many(seeds(700), 300)
 
 
 def test_random_walks_come_across_everything_worth_testing() -> None:
@@ -128,7 +129,8 @@ class BrokerComparison(RuleBasedStateMachine):
         self.comparison.end()
 
 
-TestBrokerComparison = BrokerComparison.TestCase
+# Hypothesis takes minutes to make a failure small.
+TestBrokerComparison = pytest.mark.timeout(600)(BrokerComparison.TestCase)
 TestBrokerComparison.settings = settings(
     max_examples=30,
     stateful_step_count=40,
@@ -138,6 +140,7 @@ TestBrokerComparison.settings = settings(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 class TestBrokerComparisonAtLength(BrokerComparison.TestCase):  # type: ignore[misc, name-defined]
     settings = settings(
         max_examples=500,

@@ -420,6 +420,22 @@ def test_a_full_subscription_gets_on_however_small_the_pulls_become() -> None:
     assert subscription.cursor == 200
 
 
+def test_the_place_for_the_message_at_the_cursor_is_not_used_for_another() -> None:
+    world, subscription = world_with(200, ranges=12)
+    for offset in range(100, 108, 2):
+        world.ack((offset, offset + 1))
+    for size in (60, 40, 20, 10, 5, 3, 2, 1):
+        world.pull(count=size)
+        world.close(b"a")
+        world.register(b"a")
+    assert world.pulled(count=1) == [0]
+    assert subscription.ranges == 12
+    other = next(lease for lease in subscription.leases if lease.count >= 3)
+    with pytest.raises(LimitExceeded):
+        world.ack((0, 1), (other.first + 1, other.next))
+    assert world.ack((0, 1), (other.first, other.next)) == 1 + other.count
+
+
 def test_at_the_bound_what_cannot_be_cut_off_stays_leased() -> None:
     world, subscription = world_with(40, ranges=12)
     world.pull()

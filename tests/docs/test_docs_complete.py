@@ -27,7 +27,7 @@ INTERNAL = {
         *("settle_ack", "settle_all", "settle_extend", "settle_nack"),
     },
     Admin: {"address", "opened", "opening", "was_retried", "welcome"},
-    Batch: {"close_range", "settler", "topic_id"},
+    Batch: {"close_range", "take_over", "settler", "topic_id"},
 }
 
 

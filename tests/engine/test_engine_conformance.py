@@ -397,6 +397,20 @@ class TestGranting:
         everything = sorted(offsets + client.pull(members[0]).offsets)
         assert everything == list(range(everything[0], everything[0] + 1_000))
 
+    def test_a_thousand_pulls_can_wait_for_what_does_not_fit(self, client: Client) -> None:
+        members = [b"m%d" % number for number in range(1_000)]
+        for member in members:
+            client.reader(member)
+        pulls = [client.start_pull(member, max_bytes=3_900, wait_s=5) for member in members]
+        # By its mean size a pull has room for hundreds of messages, and in truth for one.
+        client.send(*[b"x" * 2_000] * 300, *[b"y"] * 60_000)
+        client.driver.settle()
+        client.driver.advance(6)
+        got = [Messages(pull.result()) for pull in pulls]
+        offsets = sorted(chain(*(messages.offsets for messages in got)))
+        assert offsets == sorted(set(offsets))
+        assert len(offsets) == 60_300
+
     def test_no_reply_is_larger_than_the_limit(self, new_client) -> None:
         client = new_client(limits=Limits(pull_bytes=10 * KIB))
         client.create_topic("orders")
@@ -714,24 +728,29 @@ class TestLimits:
         assert client.kept("small") == 1
 
     def test_a_full_server_refuses_and_changes_nothing(self, new_client) -> None:
-        client = new_client(max_bytes=10 * KIB)
+        client = new_client(max_bytes=16 * KIB)
         client.create_topic("orders")
         client.reader()
-        for _ in range(9):
-            client.send(b"x" * KIB)
+        sends = [client.start_send(b"x" * KIB) for _ in range(16)]
+        client.driver.settle()
+        codes = [getattr(send.answers[0], "code", "stored") for send in sends]
+        sent = codes.count("stored")
+        assert codes == ["stored"] * sent + ["DiskFull"] * (16 - sent)
+        assert 10 <= sent < 16
         before = client.status()
+        refused = client.sequences[b"session"]
         with pytest.raises(DiskFull):
-            client.send(b"x" * KIB, b"y" * KIB, sequence=100)
-        with pytest.raises(DiskFull):
-            client.send(b"x" * KIB, b"y" * KIB, sequence=100)
+            client.send(b"x" * KIB, sequence=refused)
         after = client.status()
-        assert (after.messages, after.bytes) == (before.messages, before.bytes) == (9, after.bytes)
-        client.send(b"small")
+        assert (after.messages, after.bytes) == (before.messages, before.bytes)
         got = client.pull()
-        assert len(got) == 10
+        assert len(got) == after.messages == sent
         client.ack(got)
-        client.send(b"x" * KIB, b"y" * KIB)
-        assert client.pull().payloads == [b"x" * KIB, b"y" * KIB]
+        assert client.status().bytes == 0
+        with pytest.raises(DiskFull):
+            client.send(b"x" * KIB, sequence=refused)
+        client.send(b"y" * KIB)
+        assert client.pull().payloads == [b"y" * KIB]
 
     def test_a_full_server_can_be_read_and_emptied(self, new_client) -> None:
         client = new_client(max_bytes=4 * KIB)
@@ -970,6 +989,17 @@ class TestDescribing:
         assert info.unread == 7
         assert (info.leased, info.redeliver) == (3, 0)
         assert info.ack_wait == 12.5
+
+    def test_a_reader_that_missed_messages_is_shown_where_it_stands(self, client: Client) -> None:
+        client.reader(b"look", None)
+        client.reader(b"a", "billing", start="earliest")
+        client.send(*[b"x"] * 10)
+        client.pull(b"look", 3)
+        client.ack(client.pull(b"a", 8), b"a")
+        assert client.kept() == 2
+        info = client.driver.call("subscription", "orders", f"~{b'look'.hex()}")
+        assert info.cursor == client.driver.call("topic", "orders").first_offset
+        assert (info.unread, info.leased, info.redeliver, info.ranges) == (2, 0, 0, 0)
 
     def test_subscriptions_are_listed_by_topic_and_name(self, client: Client) -> None:
         client.create_topic("others")

@@ -328,12 +328,17 @@ def test_a_refused_send_leaves_nothing_behind() -> None:
 
 def test_a_batch_that_fills_the_server_to_the_byte_is_taken() -> None:
     body = batches.encode([b"x" * 100])
-    bench = Bench(max_bytes=2 * len(body))
+    measured = Bench()
+    measured.client.send(batch=body)
+    room = measured.journal.taken + len(body)
+    bench = Bench(max_bytes=room)
     bench.client.send(batch=body)
     bench.client.send(batch=body)
+    tight = Bench(max_bytes=room - 1)
+    tight.client.send(batch=body)
     with pytest.raises(DiskFull) as refusal:
-        bench.client.send(batch=body)
-    assert (refusal.value.size, refusal.value.limit) == (2 * len(body), 2 * len(body))
+        tight.client.send(batch=body)
+    assert (refusal.value.size, refusal.value.limit) == (measured.journal.taken, room - 1)
 
 
 def test_a_refused_batch_is_not_kept_in_memory() -> None:

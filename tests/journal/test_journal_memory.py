@@ -2,7 +2,7 @@
 
 import pytest
 
-from mbctl.journal.memory import MemoryJournal
+from mbctl.journal.memory import BATCH_BYTES, MemoryJournal
 from mbctl.journal.records import BatchHead, Journal, TopicDeleted
 
 
@@ -31,11 +31,11 @@ def test_size_counts_the_bytes_of_batches_that_are_not_released() -> None:
     journal = MemoryJournal()
     wide = memoryview(b"12345678").cast("Q")
     places = [journal.append_batch(head(), batch) for batch in (b"12345", wide, b"")]
-    assert journal.size == 13
+    assert (journal.size, journal.taken) == (13, 13 + 3 * BATCH_BYTES)
     journal.release(places[:1])
-    assert journal.size == 8
+    assert (journal.size, journal.taken) == (8, 8 + 2 * BATCH_BYTES)
     journal.release(iter(places[1:]))
-    assert journal.size == 0
+    assert (journal.size, journal.taken) == (0, 0)
 
 
 def test_a_place_is_released_once_and_not_read_afterwards() -> None:
@@ -46,7 +46,15 @@ def test_a_place_is_released_once_and_not_read_afterwards() -> None:
         journal.release([place])
     with pytest.raises(KeyError):
         journal.read([place], print)
-    assert journal.append_batch(head(), b"two") != place
+
+
+def test_a_place_is_never_given_twice() -> None:
+    journal = MemoryJournal()
+    places = []
+    for _ in range(5):
+        places.append(journal.append_batch(head(), b"one"))
+        journal.release(places[-1:])
+    assert len(set(places)) == 5
 
 
 def test_a_commit_is_done_at_once() -> None:
