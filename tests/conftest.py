@@ -5,6 +5,12 @@ from itertools import count
 
 import pytest
 from broker_process import BrokerProcess
+from hypothesis import settings
+
+# A busy machine makes an example slow, not wrong.
+settings.register_profile("patient", parent=settings.get_profile("default"), deadline=None)
+if settings.get_current_profile_name() == "default":
+    settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

@@ -308,8 +308,12 @@ class Subscription:
 
         growth = int(self.next < next == reached)
         if may_settle(first):
-            meets = first == self.cursor or self.acknowledged.ends_at(first)
-            growth += -1 if meets else is_cut(first)
+            if first == self.cursor:
+                # It may be the last place that this takes away: only the rest of the same
+                # lease may have it, which then is what stands at the cursor.
+                growth -= self.leases.at(first) is self.leases.at(next - 1)
+            else:
+                growth += -1 if self.acknowledged.ends_at(first) else is_cut(first)
         if may_settle(next - 1):
             growth += -1 if self.acknowledged.begins_at(next) else is_cut(next)
         return growth

@@ -328,8 +328,10 @@ class NaiveBroker:
     def growth(self, sub, member, old_next, first, next):
         growth = 1 if old_next < next == next_of(sub) else 0
         if may_settle(sub, member, first):
-            meets = first == cursor(sub) or is_acked(sub, first - 1)
-            growth += -1 if meets else is_across(sub, first)
+            if first == cursor(sub):
+                growth -= sub.entries[first].label == sub.entries[next - 1].label
+            else:
+                growth += -1 if is_acked(sub, first - 1) else is_across(sub, first)
         if may_settle(sub, member, next - 1):
             growth += -1 if is_acked(sub, next) else is_across(sub, next)
         return growth

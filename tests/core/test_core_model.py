@@ -69,11 +69,11 @@ def walk_many(seeds: Sequence[int], steps: int) -> dict[str, int]:
 
 
 def seeds(count: int) -> Sequence[int]:
-    """Those asked for with MBCTL_MODEL_SEED, or new ones at every run."""
+    """The one of MBCTL_MODEL_SEED, or with MBCTL_MODEL_EXPLORE others at every run."""
     asked = os.environ.get("MBCTL_MODEL_SEED")
     if asked is not None:
         return [int(asked)]
-    first = random.randrange(1 << 32)
+    first = random.randrange(1 << 32) if os.environ.get("MBCTL_MODEL_EXPLORE") else 3076946092
     return range(first, first + count)
 
 

@@ -15,7 +15,7 @@ from mbctl.errors import (
     TopicFull,
     TopicNotFound,
 )
-from mbctl.model import NS_PER_S, Limits, Receipt
+from mbctl.model import NAME_LENGTH_MAX, NS_PER_S, Limits, Receipt
 
 
 def world_with_window(window: int = 3) -> World:
@@ -164,6 +164,14 @@ def test_a_remembered_refusal_does_not_hold_what_was_refused() -> None:
     del batch
     gc.collect()
     assert alive() is None
+
+
+def test_a_remembered_refusal_keeps_no_more_text_than_a_name_may_have() -> None:
+    session = PublisherSession(b"s", window=2, now_ns=0)
+    session.remember(1, TopicNotFound(topic="x" * 100_000))
+    with pytest.raises(TopicNotFound) as refusal:
+        session.earlier_answer(1)
+    assert refusal.value.details == {"topic": "x" * NAME_LENGTH_MAX}
 
 
 def test_refusals_of_one_number_are_not_the_same_object() -> None:

@@ -1,8 +1,13 @@
 """What every engine does: each class proves one numbered point of the semantics.
 
-The points are those of docs/design.md. The tests use offsets only as they were given, so
-that an engine whose offsets have gaps passes too; what is promised only for dense offsets
-asks for that capability.
+    1 publishing      5 granting         9 limits
+    2 durability      6 acknowledging   10 creating and deleting
+    3 subscribing     7 redelivery      12 bounds on state
+    4 durable and     8 reclaiming      13 time
+      ephemeral
+
+The tests use offsets only as they were given, so that an engine whose offsets have gaps
+passes too; what is promised only for dense offsets asks for that capability.
 """
 
 from itertools import chain
