@@ -48,3 +48,10 @@ _numbers = count(1)
 def topic() -> str:
     """The name of a topic that no other test uses, and that does not exist yet."""
     return f"topic-{next(_numbers)}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give slow tests ten minutes, unless they say otherwise themselves."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(600))
