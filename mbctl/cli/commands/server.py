@@ -50,7 +50,7 @@ def server(
             "--sync",
             metavar="always|never",
             envvar="MBCTL_SYNC",
-            help="Whether a message is on disk before it is acknowledged; for now, in memory.",
+            help="Whether a message is on disk before it is acknowledged; here, always in memory.",
         ),
     ] = "always",
     max_bytes: Annotated[
