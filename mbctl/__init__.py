@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mbctl.client.subscriber import Subscriber as Subscriber
     from mbctl.errors import MbctlError as MbctlError
     from mbctl.model import Receipt as Receipt
+    from mbctl.server.embedded import Server as Server
 
 _HOMES = {
     "Admin": "mbctl.client.admin",
@@ -26,6 +27,7 @@ _HOMES = {
     "Publisher": "mbctl.client.publisher",
     "Subscriber": "mbctl.client.subscriber",
     "Receipt": "mbctl.model",
+    "Server": "mbctl.server.embedded",
 }
 
 

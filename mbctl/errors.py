@@ -11,7 +11,7 @@
     ├── ConnectionFatal                  the connection is gone or of no more use
     │   └── ProtocolError, VersionMismatch, ServerStopping, ConnectionLost
     ├── StorageError
-    │   └── StorageCorrupt, DataLoss
+    │   └── StorageCorrupt, NewerFormat, StorageFailed, DataLoss
     ├── Timeout                          nothing came in time; asking again is safe
     ├── OutcomeUnknown                   it may or may not have happened
     └── SendFailed                       a pipeline ended with refused sends
@@ -220,7 +220,10 @@ class DiskFull(RequestRefused):
     size: int
     limit: int
     template = "the server has no room: it holds {size} of at most {limit} bytes"
-    advice = "let subscribers catch up, delete topics, or start the server with more --max-bytes"
+    advice = (
+        "let subscribers catch up, delete topics, make room on the disk, "
+        "or start the server with more --max-bytes"
+    )
 
 
 class LimitExceeded(RequestRefused):
@@ -281,12 +284,40 @@ class StorageError(MbctlError):
 
 
 class StorageCorrupt(StorageError):
-    """A file of the data directory is damaged."""
+    """A file of the data directory is damaged; nothing in it was changed."""
 
     path: str
     position: int
     reason: str
-    template = "{path} is damaged at byte {position}: {reason}"
+    directory: str
+    template = "{path} is damaged: {reason} (at byte {position})"
+    advice = (
+        "restore the directory from a copy, or give up what is damaged with: "
+        "mbctl repair --accept-loss {directory}"
+    )
+
+    def __init__(self, **details: Detail) -> None:
+        directory = str(details.get("path", "")).rpartition("/")[0]
+        super().__init__(**{"directory": directory, **details})
+
+
+class NewerFormat(StorageError):
+    """A newer mbctl wrote the data directory; nothing in it was changed."""
+
+    what: str
+    found: int
+    known: int
+    template = "{what} has format {found}, and this mbctl reads up to {known}"
+    advice = "start the server with the version of mbctl that last used this directory"
+
+
+class StorageFailed(StorageError):
+    """A write or sync failed. What was under way may or may not be on disk."""
+
+    path: str
+    reason: str
+    template = "{path} cannot be written: {reason}; the server stops"
+    advice = "check the disk, then start the server again: what was acknowledged is kept"
 
 
 class DataLoss(StorageError):
@@ -295,7 +326,8 @@ class DataLoss(StorageError):
     topic: str
     first: int
     next: int
-    template = "topic {topic!r} lost the messages {first} to before {next} to damage"
+    template = "topic {topic!r}: the messages from {first} to before {next} are damaged on disk"
+    advice = "they were passed over; pull again for what comes after them"
 
 
 class Timeout(MbctlError):

@@ -165,7 +165,8 @@ class SubscriptionInfo(msgspec.Struct, frozen=True):
 
     ``cursor`` is the offset below which all is acknowledged; ``unread`` counts messages
     not acknowledged, of them ``leased`` are with a subscriber and ``redeliver`` have been
-    and wait to be granted again. ``last_pull`` is None if there was none.
+    and wait to be granted again. ``lost`` counts those passed over since the server's start
+    because they could not be read. ``last_pull`` is None if there was none.
     """
 
     topic: str
@@ -175,6 +176,7 @@ class SubscriptionInfo(msgspec.Struct, frozen=True):
     unread: int
     leased: int
     redeliver: int
+    lost: int
     ranges: int
     waiting_pulls: int
     ack_wait: float
@@ -207,7 +209,10 @@ class TopicHolds(msgspec.Struct, frozen=True):
 
 
 class ServerStatus(msgspec.Struct, frozen=True):
-    """What the server says of itself. Counters run since its start."""
+    """What the server says of itself. Counters run since its start.
+
+    ``syncs`` counts how often it forced data to disk.
+    """
 
     version: str
     engine: str
@@ -229,3 +234,4 @@ class ServerStatus(msgspec.Struct, frozen=True):
     bytes_out: int
     messages_in_per_s: float
     messages_out_per_s: float
+    syncs: int

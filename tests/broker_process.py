@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -35,11 +36,18 @@ raise SystemExit(run(ServerOptions(port=int(sys.argv[2]), memory=True, limits=li
 
 
 class BrokerProcess:
-    """``mbctl server --memory``, with other ``limits`` if they are given."""
+    """``mbctl server --memory``, or with ``data`` on disk; with other ``limits`` if given."""
 
-    def __init__(self, *options: str, port: int = 0, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        *options: str,
+        port: int = 0,
+        limits: Limits | None = None,
+        data: Path | None = None,
+    ) -> None:
         if limits is None:
-            command = ["-m", "mbctl", "server", "--memory", "--port", str(port), *options]
+            where = ["--memory"] if data is None else ["--data", str(data)]
+            command = ["-m", "mbctl", "server", *where, "--port", str(port), *options]
         else:
             command = ["-c", _WITH_LIMITS, msgspec.json.encode(limits).decode(), str(port)]
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115

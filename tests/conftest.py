@@ -13,6 +13,17 @@ if settings.get_current_profile_name() == "default":
     settings.load_profile("patient")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _data_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep every server that is not told where its data is away from the user's own."""
+    data = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MBCTL_DATA", str(data / "mbctl"))
+        # For those that run without any of our variables.
+        patch.setenv("XDG_DATA_HOME", str(data))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_broker() -> Iterator[BrokerProcess]:
     """A server that many tests share; topics keep them apart."""

@@ -38,6 +38,8 @@ _CODES: dict[type[BaseException], int] = {
     errors.LimitExceeded: TRY_LATER,
     errors.ServerError: UNEXPECTED,
     errors.StorageCorrupt: UNEXPECTED,
+    errors.NewerFormat: UNEXPECTED,
+    errors.StorageFailed: UNEXPECTED,
     errors.DataLoss: UNEXPECTED,
     errors.ProtocolError: UNEXPECTED,
 }

@@ -33,6 +33,7 @@ COLUMNS = (
     Column("bytes_out", "Bytes out", "size"),
     Column("messages_in_per_s", "In per second", "count"),
     Column("messages_out_per_s", "Out per second", "count"),
+    Column("syncs", "Syncs to disk", "count"),
 )
 
 _PAUSE_S = 0.05

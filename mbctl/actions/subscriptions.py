@@ -28,6 +28,7 @@ SHOW_COLUMNS = (
     Column("unread", "Unread", "count"),
     Column("leased", "Leased", "count"),
     Column("redeliver", "To redeliver", "count"),
+    Column("lost", "Lost", "count"),
     Column("ranges", "Ranges", "count"),
     Column("waiting_pulls", "Waiting pulls", "count"),
     Column("ack_wait", "Ack wait", "seconds"),

@@ -24,6 +24,8 @@ COMMANDS = (
     "subscription",
     "status",
     "ping",
+    "verify",
+    "repair",
     "demo",
 )
 """In the order in which people meet them. Each is a module of ``mbctl.cli.commands``."""

@@ -10,7 +10,14 @@ from typer.core import TyperCommand, TyperGroup
 
 from mbctl.actions import exit_codes
 from mbctl.actions.output import Output
-from mbctl.cli.options import Client, SharedOption, client_params, take_client_options
+from mbctl.cli.options import (
+    Client,
+    SharedOption,
+    client_params,
+    output_params,
+    take_client_options,
+    take_output_options,
+)
 from mbctl.errors import MbctlError, TopicNotFound
 
 
@@ -92,6 +99,20 @@ class ClientCommand(Command):
             client.output,
             topics=lambda: _topic_names(client),
         )
+
+
+class DirectoryCommand(Command):
+    """A command that looks after the files of a server that does not run."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.params.extend(output_params())
+
+    def invoke(self, ctx: Any) -> int:
+        """Run the command with an ``Output``; return its exit code."""
+        output = take_output_options(ctx.params).make_output()
+        ctx.obj = output
+        return guard(lambda: super(Command, self).invoke(ctx), output)
 
 
 def _section(param: Any) -> str:

@@ -16,11 +16,9 @@ DEFAULT_SERVER = f"{DEFAULT_HOST}:{DEFAULT_PORT}"
 DEFAULT_TIMEOUT_S = 30.0
 
 
-class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Which server to ask, how long to wait for it, and how to show what it says."""
+class OutputOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How to show an answer."""
 
-    server: str
-    timeout: float
     output: Form
     color: Colour
     quiet: bool
@@ -29,6 +27,13 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     def make_output(self) -> Output:
         """The output that was asked for, on this process's streams."""
         return Output(self.output, color=self.color, quiet=self.quiet, verbose=self.verbose)
+
+
+class ClientOptions(OutputOptions, frozen=True, kw_only=True):
+    """The same, which server to ask, and how long to wait for it."""
+
+    server: str
+    timeout: float
 
 
 class Client(msgspec.Struct, frozen=True):
@@ -56,6 +61,11 @@ class Client(msgspec.Struct, frozen=True):
         return Admin(self.options.server, timeout=self.options.timeout)
 
 
+def output_of(context: typer.Context) -> Output:
+    """The output that ``DirectoryCommand`` has made for this call."""
+    return cast(Output, context.obj)
+
+
 def client_of(context: typer.Context) -> Client:
     """The client that ``ClientCommand`` has made for this call."""
     return cast(Client, context.obj)
@@ -77,11 +87,11 @@ def not_negative(value: float | None) -> float | None:
 
 
 class SharedOption(TyperOption):
-    """An option that all client commands have."""
+    """An option that many commands have."""
 
 
 def client_params() -> list[SharedOption]:
-    """The shared options, new ones for each command that takes them."""
+    """The options of a command that asks a server, new ones for each."""
     return [
         _option(
             ["--server", "-s"],
@@ -97,6 +107,13 @@ def client_params() -> list[SharedOption]:
             callback=lambda _context, _param, value: above_zero(value),
             help="How long an answer may take.",
         ),
+        *output_params(),
+    ]
+
+
+def output_params() -> list[SharedOption]:
+    """The options of a command that shows something, new ones for each."""
+    return [
         _option(
             ["--output", "-o"],
             metavar="|".join(FORMS),
@@ -119,6 +136,11 @@ def client_params() -> list[SharedOption]:
 def take_client_options(values: dict[str, Any]) -> ClientOptions:
     """Take the shared options out of the parsed ``values`` of a command."""
     return ClientOptions(**{name: values.pop(name) for name in ClientOptions.__struct_fields__})
+
+
+def take_output_options(values: dict[str, Any]) -> OutputOptions:
+    """The same for a command that asks no server."""
+    return OutputOptions(**{name: values.pop(name) for name in OutputOptions.__struct_fields__})
 
 
 def _option(names: list[str], **settings: Any) -> SharedOption:

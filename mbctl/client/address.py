@@ -1,8 +1,9 @@
 """Where a server is: ``HOST:PORT``, ``mb://HOST:PORT``, ``[::1]:5555`` or just ``HOST``."""
 
+import os
 from typing import NamedTuple
 
-from mbctl.errors import InvalidArgument
+from mbctl.errors import ConnectionLost, InvalidArgument
 from mbctl.model import DEFAULT_HOST, DEFAULT_PORT
 
 
@@ -35,3 +36,15 @@ def parse(text: str) -> Address:
     if not is_port or "/" in host or any(character.isspace() for character in host):
         raise InvalidArgument(reason=f"{text!r} is no address; use HOST:PORT or mb://HOST:PORT")
     return Address(host, int(port))
+
+
+def lost(address: Address, error: OSError) -> ConnectionLost:
+    """The error that says that ``error`` made or kept a connection to ``address`` from working."""
+    if isinstance(error, TimeoutError):
+        reason = "no answer in time"
+    elif error.errno is not None and error.errno > 0:
+        # What the system calls it; an event loop adds the address, which is said already.
+        reason = os.strerror(error.errno)
+    else:
+        reason = error.strerror or str(error)
+    return ConnectionLost(address=str(address), reason=reason.lower())

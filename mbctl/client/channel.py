@@ -5,7 +5,7 @@ import time
 from contextlib import suppress
 
 from mbctl.batch import Buffer
-from mbctl.client.address import Address
+from mbctl.client.address import Address, lost
 from mbctl.client.deadline import Deadline
 from mbctl.errors import ConnectionLost, InvalidArgument, MbctlError
 from mbctl.model import KIB, MIB
@@ -44,7 +44,7 @@ class Channel:
         try:
             sock = socket.create_connection(address, max(timeout, 0.001))
         except OSError as error:
-            raise ConnectionLost(address=str(address), reason=_reason(error)) from error
+            raise lost(address, error) from error
         except ValueError as error:
             # A name that cannot be looked up at all: empty or overlong between two dots.
             raise InvalidArgument(reason=f"{str(address)!r} is no address") from error
@@ -79,7 +79,7 @@ class Channel:
             # The server's last words may have come before it closed.
             with suppress(MbctlError):
                 self.poll()
-            raise self.end or self._lost(error) from error
+            raise self.end or lost(self._address, error) from error
 
     def read(self, deadline: Deadline) -> None:
         """Wait until something comes, and take it into ``replies``.
@@ -97,7 +97,7 @@ class Channel:
         except TimeoutError as error:
             raise deadline.timeout("the answer") from error
         except OSError as error:
-            raise self._lost(error) from error
+            raise lost(self._address, error) from error
 
     def poll(self) -> None:
         """Take what has come already into ``replies``, without waiting.
@@ -111,7 +111,7 @@ class Channel:
         except BlockingIOError:
             return
         except OSError as error:
-            raise self._lost(error) from error
+            raise lost(self._address, error) from error
 
     def _wait_at_most(self, seconds: float) -> None:
         """Let the next call on the socket take no longer, give or take a little.
@@ -154,15 +154,6 @@ class Channel:
     def ignore(self, id: int) -> None:
         """Let the reply to request ``id`` be dropped when it comes."""
         self._unwanted.add(id)
-
-    def _lost(self, error: OSError) -> MbctlError:
-        return ConnectionLost(address=str(self._address), reason=_reason(error))
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    return (error.strerror or str(error)).lower()
 
 
 def nap(seconds: float) -> None:

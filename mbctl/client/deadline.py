@@ -1,6 +1,7 @@
 """How much of a call's time is left."""
 
 import time
+from math import inf
 
 from mbctl.errors import Timeout
 
@@ -18,6 +19,11 @@ class Deadline:
     def remaining(self) -> float:
         """Seconds left; 0 or less when time is up."""
         return self._end - time.monotonic()
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether it never comes."""
+        return self._end == inf
 
     def within(self, seconds: float) -> "Deadline":
         """This moment, or the one in ``seconds`` if that is earlier."""

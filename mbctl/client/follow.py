@@ -8,15 +8,13 @@ from mbctl.client.channel import Channel
 from mbctl.client.deadline import Deadline
 from mbctl.client.messages import Batch, Message
 from mbctl.client.packing import to_frame
+from mbctl.client.subscribing import FOLLOW_MESSAGES, FOLLOW_WAIT_S
 from mbctl.errors import MbctlError
 from mbctl.wire import messages as wire
 
 if TYPE_CHECKING:
     from mbctl.client.subscriber import Subscriber
 
-_MAX_MESSAGES = 1000
-# How long one of its pulls waits at the server; arbitrary, it asks again at once.
-_WAIT_S = 60.0
 # How long leaving the loop may take to give back what was not yielded.
 _LEAVE_S = 1.0
 
@@ -80,7 +78,7 @@ class Follow:
         frames = []
         for topic in self._topics:
             if topic not in self._pulls.values():
-                request = subscriber.pull_request(topic, _MAX_MESSAGES, None, _WAIT_S)
+                request = subscriber.pull_request(topic, FOLLOW_MESSAGES, None, FOLLOW_WAIT_S)
                 request.id = next(subscriber._ids)
                 frames.append(to_frame(request))
                 self._pulls[request.id] = topic
@@ -90,7 +88,7 @@ class Follow:
     def _take(self, channel: Channel) -> tuple[str, wire.Message]:
         """Wait for the reply to one of the pulls; its topic and the reply."""
         self._ask(channel)
-        deadline = Deadline(_WAIT_S + self._subscriber.timeout)
+        deadline = Deadline(FOLLOW_WAIT_S + self._subscriber.timeout)
         while True:
             for id_ in channel.replies:
                 if id_ in self._pulls:
@@ -128,16 +126,7 @@ class Follow:
     def _leave(self, batch: Batch | None, yielded_next: int) -> None:
         """Give back what was not yielded and end the pulls under way."""
         subscriber = self._subscriber
-        if batch is not None:
-            rest = [
-                (max(first, yielded_next), next_offset)
-                for first, next_offset in batch.open_ranges
-                if next_offset > yielded_next
-            ]
-            batch.close_range(yielded_next, batch.next_offset)
-            if batch.open_ranges:
-                subscriber.leave_unsettled(batch)
-                subscriber.remember_place(batch.topic, yielded_next)
+        rest = [] if batch is None else subscriber._leave_rest(batch, yielded_next)
         channel = subscriber._channel
         if channel is None or channel is not self._channel:
             return

@@ -1,7 +1,5 @@
 """The sync Publisher."""
 
-import os
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from threading import RLock
 from typing import Any
@@ -12,18 +10,14 @@ from mbctl.client.channel import Channel
 from mbctl.client.deadline import Deadline
 from mbctl.client.packing import Key, Payload
 from mbctl.client.pipeline import Pipeline
+from mbctl.client.publishing import PublisherBase, unknown
 from mbctl.client.sync import SyncClient
-from mbctl.client.window import PendingSend, SendWindow
-from mbctl.errors import (
-    MbctlError,
-    OutcomeUnknown,
-    from_wire,
-)
-from mbctl.model import Receipt, check_name
-from mbctl.wire import messages as wire
+from mbctl.client.window import PendingSend
+from mbctl.errors import MbctlError, OutcomeUnknown
+from mbctl.model import Receipt
 
 
-class Publisher(SyncClient):
+class Publisher(PublisherBase, SyncClient):
     """Sends messages. Each object is a session of its own; ``name`` is only a label.
 
     A send is numbered, so one that is repeated after a lost connection is stored once.
@@ -33,11 +27,8 @@ class Publisher(SyncClient):
     def __init__(
         self, server: str = "127.0.0.1:5555", name: str | None = None, *, timeout: float = 30.0
     ) -> None:
-        self.name = name if name is None else check_name(name)
-        self._session = os.urandom(16)
-        self._window = SendWindow()
         self._lock = RLock()
-        super().__init__(server, timeout)
+        super().__init__(server, name, timeout)
 
     # --- verbs --------------------------------------------------------------------------------
 
@@ -124,26 +115,16 @@ class Publisher(SyncClient):
 
     # --- sending ------------------------------------------------------------------------------
 
-    def opening(self) -> list[wire.Message]:
-        """Say hello and name the session."""
-        return [*super().opening(), wire.RegisterPublisher(0, self._session, self.name)]
-
-    def opened(self, replies: list[wire.Message]) -> None:
-        """Take the answers to the opening."""
-        super().opened(replies)
-        if isinstance(replies[1], wire.Error):
-            raise from_wire(replies[1].code, replies[1].details)
-
     def _reopened(self, channel: Channel, deadline: Deadline) -> None:
-        # What was written to a connection that is gone and has no answer goes out again,
-        # in order, with its old numbers.
-        for send in self._window:
-            if send.first_tried is not None:
-                self._write(send, channel, deadline)
+        for sends, are_more in self._bursts():
+            for send in sends:
+                channel.write(self._frame_of(send), deadline)
+            while are_more and sends and sends[0] in self._window:
+                channel.read(deadline)
+                self._note_answers(channel)
 
     def _forked(self) -> None:
-        self._session = os.urandom(16)
-        self._window = SendWindow()
+        super()._forked()
         self._lock = RLock()
 
     def _drop_channel(self) -> None:
@@ -170,16 +151,7 @@ class Publisher(SyncClient):
     def _write_once(self, send: PendingSend, channel: Channel, deadline: Deadline) -> None:
         # A new connection has written it already, if an earlier attempt had begun to.
         if send.first_tried is None:
-            self._write(send, channel, deadline)
-
-    def _write(self, send: PendingSend, channel: Channel, deadline: Deadline) -> None:
-        now = time.monotonic()
-        id_ = next(self._ids)
-        age_ms = send.age_ms(now)
-        self._window.written(send, id_, now)
-        channel.write(
-            wire.encode_send(id_, send.topic, send.sequence, age_ms, send.batch), deadline
-        )
+            channel.write(self._frame_of(send), deadline)
 
     def _wait_for(self, sends: list[PendingSend], deadline: Deadline) -> None:
         """Wait until all of ``sends`` are answered.
@@ -195,15 +167,10 @@ class Publisher(SyncClient):
             self._give_up(sends)
             if not isinstance(error, MbctlError):
                 raise
-            raise _unknown(sends) from error
+            raise unknown(sends) from error
         if any(send.answer is None for send in sends):
             # The publisher was closed meanwhile.
-            raise _unknown(sends)
-
-    def _give_up(self, sends: list[PendingSend]) -> None:
-        """Do not repeat ``sends``: nobody will ask for their answers."""
-        for send in sends:
-            self._window.drop(send)
+            raise unknown(sends)
 
     def _take_answers(self, deadline: Deadline) -> None:
         """Take at least one answer, sending again on a new connection if need be."""
@@ -217,16 +184,5 @@ class Publisher(SyncClient):
 
     def _note_answers(self, channel: Channel) -> None:
         for id_, reply in channel.replies.items():
-            if isinstance(reply, wire.Sent):
-                self._window.sent(id_, reply.offset, reply.count)
-            elif isinstance(reply, wire.Error):
-                self._window.answer(id_, from_wire(reply.code, reply.details))
+            self._note_answer(id_, reply)
         channel.replies.clear()
-
-
-def _unknown(sends: list[PendingSend]) -> OutcomeUnknown:
-    unanswered = [send for send in sends if send.answer is None]
-    what = f"the send to {unanswered[0].topic!r}"
-    if len(unanswered) > 1:
-        what += f" and {len(unanswered) - 1} more"
-    return OutcomeUnknown(what=what)

@@ -4,13 +4,12 @@ No thread: everything happens inside the caller's calls. A call that finds the c
 gone connects again, with jittered backoff, inside its own time.
 """
 
-import os
 from collections.abc import Callable
 from threading import get_ident
 from types import TracebackType
 from typing import Self, TypeVar
 
-from mbctl.client.backoff import Backoff
+from mbctl.client.backoff import FIRST_CONNECT_S, LAST_ATTEMPT_S, Backoff, is_survivable
 from mbctl.client.base import ClientBase, Flow
 from mbctl.client.channel import Channel, nap
 from mbctl.client.deadline import Deadline
@@ -19,22 +18,12 @@ from mbctl.errors import (
     ConnectionLost,
     InvalidArgument,
     MbctlError,
-    ServerStopping,
     Timeout,
     from_wire,
 )
 from mbctl.wire import messages as wire
 
 T = TypeVar("T")
-
-# How long a first connection that is refused is tried again: a server that was started a
-# moment ago is found, and a wrong address is told soon.
-_FIRST_CONNECT_S = 3.0
-# How long before the end the last attempt begins.
-_LAST_ATTEMPT_S = 0.05
-
-# What a call survives: the next attempt may find the server back.
-Lost = (ConnectionLost, ServerStopping)
 
 
 class SyncClient(ClientBase):
@@ -43,10 +32,9 @@ class SyncClient(ClientBase):
     def __init__(self, server: str, timeout: float) -> None:
         super().__init__(server, timeout)
         self._channel: Channel | None = None
-        self._process = os.getpid()
         self._thread: int | None = None
         """The thread that is inside a call now."""
-        self._connect(Deadline(min(timeout, _FIRST_CONNECT_S)))
+        self._connect(Deadline(min(timeout, FIRST_CONNECT_S)))
 
     def __enter__(self) -> Self:
         return self
@@ -83,16 +71,9 @@ class SyncClient(ClientBase):
         # A pull may wait for hours, but not for a server that is gone.
         return self._connect(deadline.within(self.timeout))
 
-    def _notice_fork(self) -> None:
-        """In a child process, begin as another client: the connection is the parent's."""
-        if self._process != os.getpid():
-            self._process = os.getpid()
-            self._thread = None
-            self._drop_channel()
-            self._forked()
-
-    def _forked(self) -> None:
-        """Give up what is the parent process's."""
+    def _leave_parent(self) -> None:
+        self._thread = None
+        self._drop_channel()
 
     def _connect(self, deadline: Deadline) -> Channel:
         backoff = Backoff()
@@ -100,7 +81,7 @@ class SyncClient(ClientBase):
             try:
                 return self._attempt(deadline)
             except MbctlError as error:
-                pause = min(backoff.next_s(), deadline.remaining - _LAST_ATTEMPT_S)
+                pause = min(backoff.next_s(), deadline.remaining - LAST_ATTEMPT_S)
                 if not error.retryable or pause <= 0:
                     if isinstance(error, Timeout):
                         reason = "no answer in time"
@@ -199,14 +180,7 @@ class SyncClient(ClientBase):
                 return attempt(channel)
             except BaseException as error:
                 self._drop_channel()
-                if not _is_survivable(error, channel) or deadline.remaining <= 0:
+                if not is_survivable(error, channel.end) or deadline.remaining <= 0:
                     raise
             self.was_retried = True
             nap(min(backoff.next_s(), deadline.remaining))
-
-
-def _is_survivable(error: BaseException, channel: Channel) -> bool:
-    """Whether only the connection is lost: it broke, or the server ended it for a while."""
-    if isinstance(error, Lost):
-        return True
-    return error is channel.end and channel.end.retryable

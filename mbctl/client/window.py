@@ -3,7 +3,7 @@
 Pure: it numbers, keeps and answers; the face that owns it does the writing and reading.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from mbctl.errors import MbctlError
 from mbctl.model import Limits, Receipt
@@ -12,7 +12,7 @@ from mbctl.model import Limits, Receipt
 class PendingSend:
     """One numbered send. It is answered when ``answer`` is set."""
 
-    __slots__ = ("answer", "batch", "count", "first_tried", "id", "sequence", "topic")
+    __slots__ = ("answer", "batch", "count", "first_tried", "id", "sequence", "told", "topic")
 
     def __init__(self, sequence: int, topic: str, batch: bytes, count: int) -> None:
         self.sequence = sequence
@@ -24,6 +24,8 @@ class PendingSend:
         self.first_tried: float | None = None
         """When it was first written, in monotonic seconds; None before."""
         self.answer: Receipt | MbctlError | None = None
+        self.told: Callable[[MbctlError | None], None] | None = None
+        """Whom the asyncio face tells that there is an answer, or why there will be none."""
 
     def age_ms(self, now: float) -> int:
         """How long ago the first attempt was."""
@@ -55,7 +57,7 @@ class SendWindow:
         # Half of what the server takes from a connection, so that it never has to stop
         # reading from this one.
         return (
-            len(self._pending) >= limits.sends_in_flight
+            max(len(self._pending), len(self._by_id)) >= limits.sends_in_flight
             or self._bytes > limits.connection_bytes // 2
         )
 
@@ -81,6 +83,7 @@ class SendWindow:
         if send is not None:
             send.answer = answer
             self.drop(send)
+            self._by_id.pop(id, None)
             if isinstance(answer, Receipt):
                 # Whoever keeps the send for its receipt does not need its messages.
                 send.batch = b""
@@ -96,3 +99,13 @@ class SendWindow:
         if self._pending.pop(send.sequence, None) is not None:
             self._by_id.pop(send.id, None)
             self._bytes -= len(send.batch)
+
+    def abandon(self, send: PendingSend) -> None:
+        """Do not repeat ``send``; until it is answered it counts as in flight."""
+        if self._pending.pop(send.sequence, None) is not None:
+            self._bytes -= len(send.batch)
+
+    def lost(self, send: PendingSend) -> None:
+        """Note that ``send`` gets no answer on the connection that it was written to."""
+        if send not in self:
+            self._by_id.pop(send.id, None)

@@ -10,9 +10,10 @@ Read ``broker`` first: it owns all state and has the verbs. Below it:
     index          from offset to batch, in arrays
     subscription   one subscriber's place in a topic: cursor, acknowledged ranges, leases
     leases         the table of leases and their three states
+    changes        what is to be stored of acknowledgements, and what that gives up
     grant          what a pull gets, and how its bounds are filled
     publisher      the answers kept so that a send can be retried
     members        the reading processes
     pulls          the pulls that wait
-    heap, ranges   the two structures that the others are made of
+    heap           the lowest number at hand, for deadlines and cursors
 """

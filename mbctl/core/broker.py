@@ -3,17 +3,17 @@
 Every verb takes ``now_ns``, changes state at once, and returns what there is to do:
 an answer, or ``Wake``s for pulls that had been waiting.
 
-What is on its way to the disk comes in pairs. ``send`` accepts a batch, and ``reveal``
-lets subscribers see it when it is durable. ``take_moved`` gives the cursors to be made
-durable, and ``reclaim`` gives the places that nobody needs once they are.
+What is on its way to the disk: ``send`` accepts a batch, and ``reveal`` lets subscribers see
+it when it is durable. ``take_changes`` gives what was acknowledged and is to be made durable,
+with the places that nobody needs once it is. The ``restore_`` verbs bring back what was.
 """
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 
-import msgspec
-
+from mbctl.core.changes import Changes, Untaken
 from mbctl.core.grant import Grant, Wake
 from mbctl.core.heap import Heap
+from mbctl.core.index import BatchColumns
 from mbctl.core.leases import Lease
 from mbctl.core.members import Member, Members
 from mbctl.core.publisher import Publishers, Stored
@@ -42,13 +42,7 @@ from mbctl.model import (
     check_ack_wait,
     check_name,
 )
-
-
-class Moved(msgspec.Struct, frozen=True):
-    """A durable subscription and where its cursor stood when it was taken."""
-
-    subscription: Subscription
-    cursor: int
+from mbctl.ranges import merged
 
 
 class Broker:
@@ -63,7 +57,7 @@ class Broker:
         self._pulls = Pulls()
         self._leases: Heap[Lease] = Heap()
         """The deadlines of all leases."""
-        self._moved: dict[Subscription, None] = {}
+        self._untaken = Untaken()
 
     # --- publishers -----------------------------------------------------------------------
 
@@ -109,6 +103,9 @@ class Broker:
         self._publishers.check_age(sequence, age_ns)
         earlier = publisher.earlier_answer(sequence)
         if earlier is not None:
+            if not earlier.topic:
+                # Its topic was deleted before a restart; the retry says what its name was.
+                earlier = Receipt(topic, earlier.offset, earlier.count)
             return Stored(earlier, 0, 0, is_new=False)
         try:
             if refusal is not None:
@@ -164,6 +161,7 @@ class Broker:
         for subscription in list(topic.subscriptions.values()):
             wakes += self._end_subscription(subscription, TopicNotFound(topic=name))
         self.topics.remove(topic)
+        self._untaken.remove_topic(topic)
         return topic, wakes
 
     # --- subscribers ----------------------------------------------------------------------
@@ -211,8 +209,10 @@ class Broker:
 
     def subscribe(
         self, member: Member, topic_name: str, options: SubscribeOptions, *, wall_ns: int
-    ) -> Subscribed:
+    ) -> tuple[Subscribed, Subscription | None]:
         """Create the subscription, or keep its place and apply the options given.
+
+        The answer; and the subscription, if it is durable and this is to be stored.
 
         Raises:
             TopicNotFound: there is no such topic.
@@ -227,13 +227,16 @@ class Broker:
         skipped = 0
         if subscription is None:
             offset, skipped = topic.start_offset(options.start, durable=member.durable)
-            subscription = self._add_subscription(topic, member, offset)
+            self._check_room(topic)
+            owner_id = None if member.durable else member.id
+            subscription = self._add_subscription(topic, member.subscriber, offset, owner_id)
             subscription.created = subscription.moved_at = wall_ns
+            if owner_id is not None:
+                member.ephemeral[subscription] = None
         subscription.skip_reclaimed()
+        is_changed = created or subscription.ack_wait_ns != ack_wait_ns
         subscription.ack_wait_ns = ack_wait_ns
-        if subscription.durable:
-            self._moved[subscription] = None
-        return Subscribed(
+        subscribed = Subscribed(
             topic=topic_name,
             subscriber=member.subscriber,
             topic_id=topic.topic_id,
@@ -241,8 +244,9 @@ class Broker:
             skipped=skipped,
             created=created,
         )
+        return subscribed, subscription if subscription.durable and is_changed else None
 
-    def _add_subscription(self, topic: Topic, member: Member, offset: int) -> Subscription:
+    def _check_room(self, topic: Topic) -> None:
         limits = self.limits
         if len(topic.subscriptions) >= limits.topic_subscriptions:
             raise LimitExceeded(
@@ -250,20 +254,26 @@ class Broker:
             )
         if self.subscription_count >= limits.subscriptions:
             raise LimitExceeded(what="subscriptions", limit=limits.subscriptions)
+
+    def _add_subscription(
+        self, topic: Topic, subscriber: str, offset: int, owner_id: bytes | None
+    ) -> Subscription:
         subscription = Subscription(
-            topic, member, offset, ranges_max=limits.subscription_ranges, deadlines=self._leases
+            topic,
+            subscriber,
+            offset,
+            owner_id=owner_id,
+            ranges_max=self.limits.subscription_ranges,
+            deadlines=self._leases,
         )
         topic.add_subscription(subscription)
         self.subscription_count += 1
-        if not member.durable:
-            member.ephemeral[subscription] = None
+        if subscription.durable:
+            self._untaken.add_holder(subscription)
         return subscription
 
     def unsubscribe(self, topic_name: str, subscriber: str) -> tuple[Subscription, list[Wake]]:
         """Delete the subscription; it, and the pulls that waited there.
-
-        If it is durable, what only it held is reclaimed when ``reclaim`` is told that its
-        end is durable too.
 
         Raises:
             TopicNotFound, SubscriptionNotFound: there is no such thing.
@@ -288,8 +298,9 @@ class Broker:
         subscription.leases.clear()
         subscription.topic.remove_subscription(subscription)
         self.subscription_count -= 1
-        self._moved.pop(subscription, None)
-        if not subscription.durable:
+        if subscription.durable:
+            self._untaken.add_holder(subscription)
+        else:
             self._members.forget(subscription)
         return wakes
 
@@ -340,6 +351,31 @@ class Broker:
         subscription.take_back(member, ranges)
         return self._pulls.serve([subscription], now_ns)
 
+    def lose(
+        self, member_id: bytes, grant: Grant, lost: Range, *, now_ns: int, wall_ns: int
+    ) -> tuple[list[Range], list[Wake]]:
+        """Undo ``grant``, and pass over ``lost`` for its subscription: it cannot be read.
+
+        As if acknowledged, whoever has it. What of it was not acknowledged; none if the
+        process or the subscription is gone, so that the next who reads there is told.
+        """
+        member = self._members.get(member_id)
+        topic = self.topics.with_id(grant.topic_id)
+        if member is None or topic is None or grant.subscriber not in topic.subscriptions:
+            return [], []
+        subscription = topic.subscriptions[grant.subscriber]
+        subscription.skip_reclaimed()
+        cursor = subscription.cursor
+        first, next_offset = lost
+        passed = subscription.lose(first, min(next_offset, topic.visible_next))
+        if subscription.cursor != cursor:
+            subscription.moved_at = wall_ns
+        if subscription.durable and passed:
+            self._untaken.add(subscription)
+        subscription.take_back(member, [(piece.first, piece.next) for piece in grant.pieces])
+        subscription.skipped += grant.skipped
+        return passed, self._pulls.serve([subscription], now_ns)
+
     def _subscribed(self, member: Member, topic_name: str) -> Subscription:
         subscription = self.topics.named(topic_name).subscriptions.get(member.subscriber)
         if subscription is None:
@@ -370,7 +406,7 @@ class Broker:
         cursor = subscription.cursor
         count = subscription.acknowledge(member, ranges)
         if subscription.durable and count:
-            self._moved[subscription] = None
+            self._untaken.add(subscription)
         if subscription.cursor != cursor:
             subscription.moved_at = wall_ns
         # At its bound on ranges a subscription is granted nothing new; this made room.
@@ -428,25 +464,14 @@ class Broker:
 
     # --- what is durable, and what is due -------------------------------------------------
 
-    def take_moved(self) -> list[Moved]:
-        """The durable subscriptions created or acknowledged since the last call."""
-        moved = [Moved(subscription, subscription.cursor) for subscription in self._moved]
-        self._moved.clear()
-        return moved
+    @property
+    def has_changes(self) -> bool:
+        """Whether ``take_changes`` may have something."""
+        return bool(self._untaken)
 
-    def reclaim(self, moved: Iterable[Moved], ended: Iterable[Subscription] = ()) -> list[int]:
-        """The places that nobody needs now that these moves and ends are durable."""
-        topics: dict[Topic, None] = {}
-        for move in moved:
-            topic = move.subscription.topic
-            topic.hold_from(move.subscription, move.cursor)
-            topics[topic] = None
-        for subscription in ended:
-            subscription.topic.let_go(subscription)
-            topics[subscription.topic] = None
-        # The places of a deleted topic are with the caller of ``delete_topic``.
-        kept = (topic for topic in topics if self.topics.with_id(topic.topic_id) is topic)
-        return [place for topic in kept for place in topic.reclaim()]
+    def take_changes(self) -> Changes:
+        """What was acknowledged since the last call, and what of the topics that gives up."""
+        return self._untaken.take()
 
     def next_deadline_ns(self) -> int | None:
         """When ``expire`` has something to do next, or None."""
@@ -481,12 +506,76 @@ class Broker:
         self._publishers.expire(now_ns)
         return wakes
 
+    # --- what was before a restart --------------------------------------------------------
+
+    def restore_topic(
+        self,
+        topic_id: int,
+        name: str,
+        settings: TopicSettings,
+        *,
+        created: int,
+        runs: Iterable[BatchColumns],
+        first_offset: int,
+        next_offset: int,
+        timestamp: int,
+    ) -> tuple[Topic, Sequence[int]]:
+        """A topic as it was, all its messages visible; and the places it needs no longer.
+
+        See ``Topic.restore`` for what describes its messages.
+        """
+        topic = Topic(name, topic_id, settings, created)
+        places = topic.restore(
+            runs, first_offset=first_offset, next_offset=next_offset, timestamp=timestamp
+        )
+        self.topics.add(topic)
+        return topic, places
+
+    def restore_subscription(
+        self,
+        topic: Topic,
+        subscriber: str,
+        *,
+        cursor: int,
+        acknowledged: list[Range],
+        ack_wait_ns: int,
+        created: int,
+    ) -> tuple[Subscription, bool]:
+        """A durable subscription as it was; and whether that fits what the topic keeps.
+
+        If not, messages were lost, and its place is moved to what there is: a cursor or range
+        beyond the end would let messages to come count as acknowledged.
+        """
+        low, high = topic.first_offset, topic.next_offset
+        ranges = merged(acknowledged)
+        subscription = self._add_subscription(topic, subscriber, min(max(cursor, low), high), None)
+        subscription.restore([(first, min(next, high)) for first, next in ranges if first < high])
+        subscription.ack_wait_ns = ack_wait_ns
+        subscription.created = created
+        subscription.moved_at = max(created, topic.index.timestamp_at(subscription.cursor))
+        is_whole = low <= cursor <= high and all(next <= high for _, next in ranges)
+        return subscription, is_whole
+
+    def restore_session(
+        self, session: bytes, answers: Iterable[tuple[int, int, int, int]], now_ns: int
+    ) -> None:
+        """A publisher session as it was, in use now.
+
+        ``answers`` are ``(sequence, topic id, first offset, count)``, by rising sequence.
+        """
+        receipts = []
+        for sequence, topic_id, first, count in answers:
+            topic = self.topics.with_id(topic_id)
+            receipts.append((sequence, Receipt("" if topic is None else topic.name, first, count)))
+        self._publishers.restore(session, receipts, now_ns)
+
     def check(self) -> None:
         """Assert what must hold between two verbs. Slow: for tests."""
         self.topics.check()
         subscriptions = [s for topic in self.topics for s in topic.subscriptions.values()]
         assert self.subscription_count == len(subscriptions) <= self.limits.subscriptions
-        assert set(self._moved) <= {s for s in subscriptions if s.durable}
+        assert set(self._untaken.subscriptions) <= {s for s in subscriptions if s.durable}
+        assert set(self._untaken.topics) <= set(self.topics)
         leases = [lease for subscription in subscriptions for lease in subscription.leases]
         assert len(self._leases) == sum(lease in self._leases for lease in leases)
         self._leases.check()

@@ -4,29 +4,47 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
-# Trim the arrays once this many dropped entries stand before the live ones; arbitrary.
-_TRIM_MIN = 1024
+# The bytes before an entry are noted for every so manieth entry, and added up from there:
+# running sums for all of them take longer to restore than all other columns together.
+_STRIDE = 1024
 
 # A batch: its first offset, the next one's, its place, timestamp and size.
 BatchEntry = tuple[int, int, int, int, int]
+# Batches that follow each other: their first offsets, places, timestamps and sizes as columns
+# of equal length, and the offset after the last. Columns of the types below are taken over as
+# they are, others number by number.
+BatchColumns = tuple["array[int]", "array[int]", "array[int]", "array[int]", int]
 
 
 class BatchIndex:
-    """The batches of a topic in arrays: 32 bytes a batch.
+    """The batches of a topic in arrays: 28 bytes a batch.
 
-    Entry i is a batch: its first offset, its place in the journal, its timestamp, and the
-    bytes of all batches before it, so that the size of any run of batches is one
-    subtraction.
+    Entry i is a batch: its first offset, its place in the journal, its timestamp, its size.
+    Entry i of ``_before`` has the bytes of all batches before entry ``i * _STRIDE``, so that
+    the size of any run of batches is a subtraction and two short sums.
     """
 
-    __slots__ = ("_before", "_end", "_firsts", "_head", "_places", "_timestamps", "next_offset")
+    __slots__ = (
+        "_before",
+        "_end",
+        "_firsts",
+        "_head",
+        "_places",
+        "_sizes",
+        "_timestamps",
+        "next_offset",
+        "timestamp",
+    )
 
     def __init__(self) -> None:
         self.next_offset = 0
         """The offset that the next message will get."""
+        self.timestamp = 0
+        """That of the newest batch, kept or not."""
         self._firsts = array("Q")
         self._places = array("Q")
         self._timestamps = array("q")
+        self._sizes = array("I")
         self._before = array("Q")
         self._end = 0
         # Entries before this one were dropped.
@@ -39,7 +57,7 @@ class BatchIndex:
     @property
     def size(self) -> int:
         """Bytes of all batches kept."""
-        return self._end - self._before[self._head] if len(self) else 0
+        return self._end - self._bytes_before(self._head)
 
     def append(self, count: int, size: int, timestamp: int) -> tuple[int, int]:
         """Add a batch at the end: its first offset, and a timestamp that never decreases.
@@ -49,12 +67,13 @@ class BatchIndex:
         assert count > 0
         assert size > 0
         first = self.next_offset
-        if self._timestamps:
-            timestamp = max(timestamp, self._timestamps[-1])
+        self.timestamp = timestamp = max(timestamp, self.timestamp)
         self._firsts.append(first)
         self._places.append(0)
         self._timestamps.append(timestamp)
-        self._before.append(self._end)
+        if len(self._sizes) % _STRIDE == 0:
+            self._before.append(self._end)
+        self._sizes.append(size)
         self._end += size
         self.next_offset += count
         return first, timestamp
@@ -63,23 +82,47 @@ class BatchIndex:
         """Note where the journal put the batch appended last."""
         self._places[-1] = place
 
-    def drop_below(self, offset: int) -> list[int]:
+    def extend(self, run: BatchColumns) -> None:
+        """Add batches at the end, column by column: there may be millions.
+
+        Between them and those before, offsets may be missing that ``drop_below`` passes over.
+        """
+        firsts, places, timestamps, sizes, next_offset = run
+        assert len(firsts) == len(places) == len(timestamps) == len(sizes)
+        if not firsts:
+            return
+        assert self.next_offset <= firsts[0] <= firsts[-1] < next_offset
+        _put(self._firsts, firsts)
+        _put(self._places, places)
+        _put(self._timestamps, timestamps)
+        at = len(self._sizes)
+        _put(self._sizes, sizes)
+        while at < len(self._sizes):
+            if at % _STRIDE == 0:
+                self._before.append(self._end)
+            stop = at - at % _STRIDE + _STRIDE
+            self._end += sum(self._sizes[at:stop])
+            at = stop
+        self.next_offset = next_offset
+        self.timestamp = max(self.timestamp, timestamps[-1])
+
+    def drop_below(self, offset: int) -> Sequence[int]:
         """Forget the batches that lie wholly below ``offset``; their places."""
         head = self._head
         # The batch that holds ``offset`` stays, unless that is past the newest message.
-        keep = len(self._firsts) if offset >= self.next_offset else self._find(offset)
-        places = self._places[head:keep].tolist()
+        keep = len(self._firsts) if offset >= self.next_offset else max(head, self._find(offset))
+        places = self._places[head:keep]
         self._head = keep
-        if keep > _TRIM_MIN and 2 * keep > len(self._firsts):
+        if keep > _STRIDE and 2 * keep > len(self._firsts):
             self._trim()
         return places
 
     def _trim(self) -> None:
-        # The last entry stays even when it is dead: it carries the newest timestamp.
-        count = min(self._head, len(self._firsts) - 1)
-        for column in (self._firsts, self._places, self._timestamps, self._before):
-            del column[:count]
-        self._head -= count
+        strides = self._head // _STRIDE
+        for column in (self._firsts, self._places, self._timestamps, self._sizes):
+            del column[: strides * _STRIDE]
+        del self._before[:strides]
+        self._head -= strides * _STRIDE
 
     def places(self) -> Sequence[int]:
         """The places of all batches kept."""
@@ -89,7 +132,11 @@ class BatchIndex:
         """Bytes of the batches from the one that holds ``offset`` on."""
         if not len(self) or offset >= self.next_offset:
             return 0
-        return self._end - self._before[max(self._find(offset), self._head)]
+        return self._end - self._bytes_before(max(self._find(offset), self._head))
+
+    def timestamp_at(self, offset: int) -> int:
+        """That of the batch that holds ``offset``, which is not below what is kept, or 0."""
+        return self._timestamps[self._find(offset)] if offset < self.next_offset else 0
 
     def walk(self, offset: int) -> Iterator[BatchEntry]:
         """The batches from the one that holds ``offset``, which is kept, to the last."""
@@ -103,9 +150,16 @@ class BatchIndex:
                 self.next_offset if last else self._firsts[at + 1],
                 self._places[at],
                 self._timestamps[at],
-                (self._end if last else self._before[at + 1]) - self._before[at],
+                self._sizes[at],
             )
             at += 1
+
+    def _bytes_before(self, at: int) -> int:
+        """Bytes of all batches before entry ``at``, which may be the next one to come."""
+        if at == len(self._sizes):
+            return self._end
+        stride = at // _STRIDE
+        return self._before[stride] + sum(self._sizes[stride * _STRIDE : at])
 
     def _find(self, offset: int) -> int:
         return bisect_right(self._firsts, offset, self._head) - 1
@@ -119,5 +173,13 @@ class BatchIndex:
             assert firsts[0] <= first_offset < self.next_offset
             assert len(firsts) == 1 or firsts[1] > first_offset
             assert firsts[-1] < self.next_offset
-        timestamps = self._timestamps.tolist()
+        assert len(self._before) == -(-len(self._sizes) // _STRIDE)
+        assert self.size == sum(self._sizes[self._head :])
+        timestamps = [*self._timestamps, self.timestamp]
         assert timestamps == sorted(timestamps)
+
+
+def _put(column: "array[int]", values: "array[int]") -> None:
+    """Append ``values``, as memory where both are of the same type."""
+    same = values.typecode == column.typecode
+    column.extend(values if same else array(column.typecode, values))

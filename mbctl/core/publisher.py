@@ -6,6 +6,8 @@ highest seen that has left the window cannot be told from one that was never her
 refused, which also keeps the order.
 """
 
+from collections.abc import Iterable
+
 import msgspec
 
 from mbctl.core.heap import Heap
@@ -108,6 +110,21 @@ class Publishers:
             self._deadlines.set(session, now_ns + self._idle_ns)
         session.used_ns = now_ns
         return session
+
+    def restore(
+        self, session_id: bytes, answers: Iterable[tuple[int, Receipt]], now_ns: int
+    ) -> None:
+        """Remember a session of an earlier process by its ``answers``, of rising sequence."""
+        window = self._limits.sends_in_flight
+        session = PublisherSession(session_id, window, now_ns)
+        for sequence, receipt in answers:
+            if sequence <= session.highest:
+                # It had been idle for so long that it was forgotten, and began anew.
+                session = PublisherSession(session_id, window, now_ns)
+            session.remember(sequence, receipt)
+        assert session_id not in self._sessions
+        self._sessions[session_id] = session
+        self._deadlines.set(session, now_ns + self._idle_ns)
 
     def check_age(self, sequence: int, age_ns: int) -> None:
         """Refuse a retry that comes too long after its first attempt."""

@@ -27,9 +27,9 @@ from mbctl.core.grant import Piece, Room
 from mbctl.core.heap import Heap
 from mbctl.core.leases import LEASED, Lease, Leases
 from mbctl.core.members import Member
-from mbctl.core.ranges import RangeSet, merged
 from mbctl.errors import LimitExceeded
 from mbctl.model import NS_PER_S, Range
+from mbctl.ranges import RangeSet, merged
 
 if TYPE_CHECKING:
     from mbctl.core.pulls import WaitingPull
@@ -47,6 +47,7 @@ class Subscription:
     __slots__ = (
         "_growth_max",
         "_ranges_max",
+        "_untaken",
         "ack_wait_ns",
         "acknowledged",
         "created",
@@ -54,6 +55,7 @@ class Subscription:
         "durable",
         "last_pull",
         "leases",
+        "lost",
         "moved_at",
         "next",
         "owner_id",
@@ -66,17 +68,18 @@ class Subscription:
     def __init__(
         self,
         topic: "Topic",
-        member: Member,
+        subscriber: str,
         offset: int,
         *,
+        owner_id: bytes | None,
         ranges_max: int,
         deadlines: Heap[Lease],
     ) -> None:
         assert ranges_max >= RANGES_MIN
         self.topic = topic
-        self.subscriber = member.subscriber
-        self.durable = member.durable
-        self.owner_id = None if member.durable else member.id
+        self.subscriber = subscriber
+        self.durable = owner_id is None
+        self.owner_id = owner_id
         """The process that an ephemeral subscription ends with."""
         self.cursor = offset
         self.next = offset
@@ -87,9 +90,13 @@ class Subscription:
         self.ack_wait_ns = 30 * NS_PER_S
         self.skipped = 0
         """Messages never granted that the topic no longer keeps, not reported yet."""
+        self.lost = 0
+        """Messages passed over because they cannot be read any more."""
         self.created = 0
         self.moved_at = 0
         self.last_pull: int | None = None
+        # What a durable one acknowledged since ``take_acknowledged``.
+        self._untaken: list[Range] = []
         self._ranges_max = ranges_max
         self._growth_max = ranges_max - min(_RESERVE, ranges_max // 4)
 
@@ -175,7 +182,27 @@ class Subscription:
                 self._put_acknowledged(lease.first, lease.next)
         return count
 
+    def take_acknowledged(self) -> list[Range]:
+        """What was acknowledged since the last call, of one that is durable."""
+        ranges, self._untaken = merged(self._untaken), []
+        return ranges
+
+    def restore(self, acknowledged: list[Range]) -> None:
+        """Let these ranges, and nothing else at or above the cursor, be acknowledged.
+
+        What lies between them counts as never granted: deliveries and leases are not kept.
+        """
+        assert self.next == self.cursor
+        for first, next in merged(acknowledged):
+            if next > self.cursor:
+                self._reach(max(first, self.cursor))
+                self.next = next
+                self._put_acknowledged(max(first, self.cursor), next)
+        self._untaken.clear()
+
     def _put_acknowledged(self, first: int, next: int) -> None:
+        if self.durable:
+            self._untaken.append((first, next))
         if first == self.cursor:
             self.cursor = self.acknowledged.remove_below(next)
         else:
@@ -221,6 +248,26 @@ class Subscription:
             ):
                 self.leases.make_ready(lease)
                 lease.deliveries -= 1
+
+    def lose(self, first: int, next: int) -> list[Range]:
+        """Pass over what of ``first <= offset < next`` is not acknowledged; what that was.
+
+        Whoever has it. Where that would need a cut and the bound on ranges leaves none, it
+        stays, to be granted again: at the bound that is done in pieces that need no cut.
+        """
+        first = max(first, self.cursor)
+        if first >= next:
+            return []
+        cut_below = self._ranges_max - 1
+        if next > self.next and self.ranges < cut_below:
+            self._reach(next)
+        lost = []
+        for lease in self._isolated(first, next, lambda lease: True, cut_below=cut_below):
+            lost.append((lease.first, lease.next))
+            self.lost += lease.count
+            self.leases.remove(lease)
+            self._put_acknowledged(lease.first, lease.next)
+        return merged(lost)
 
     def extend(self, member: Member, ranges: list[Range], now_ns: int) -> int:
         """Renew what ``member`` has leased of ``ranges``; how many messages.

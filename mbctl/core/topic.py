@@ -4,17 +4,30 @@
          │  kept, readable     │ not yet durable  │
     ─────┴─────────────────────┴──────────────────┴──▶ offsets
 
-``first_offset`` follows the lowest cursor of the durable subscriptions, as far as the
-cursors themselves are durable. The index drops a batch when all of it lies below.
+``first_offset`` follows the lowest cursor of the durable subscriptions as these cursors are
+taken to be made durable, see ``changes``. The index drops a batch when all of it lies below.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
 
 from mbctl.core.heap import Heap
-from mbctl.core.index import BatchIndex
+from mbctl.core.index import BatchColumns, BatchIndex
 from mbctl.core.subscription import Subscription
 from mbctl.errors import LimitExceeded, OffsetOutOfRange, TopicExists, TopicFull, TopicNotFound
 from mbctl.model import Limits, TopicSettings, check_name
+
+
+class Trimmed(msgspec.Struct, frozen=True):
+    """The messages of a topic below ``first_offset`` are given up.
+
+    ``places`` are those of the batches that are gone, to be released when that is durable.
+    """
+
+    topic: "Topic"
+    first_offset: int
+    places: Sequence[int]
 
 
 class Topic:
@@ -46,8 +59,7 @@ class Topic:
         self.waiting: dict[Subscription, None] = {}
         """The subscriptions that have waiting pulls: who to look at when messages come."""
         self.durable_count = 0
-        # The durable cursor of each durable subscription. One that is new, and one that
-        # was deleted, hold messages until that too is durable.
+        # The cursor of each durable subscription as it was taken last.
         self._held: Heap[Subscription] = Heap()
 
     @property
@@ -101,42 +113,61 @@ class Topic:
         return offset, offset - min(asked, self.first_offset)
 
     def add_subscription(self, subscription: Subscription) -> None:
-        """Let ``subscription`` be found and, if it is durable, hold all that is kept."""
+        """Let ``subscription`` be found and, if it is durable, hold all from its cursor on."""
         assert subscription.subscriber not in self.subscriptions
         self.subscriptions[subscription.subscriber] = subscription
         if subscription.durable:
             self.durable_count += 1
-            self._held.set(subscription, self.first_offset)
+            self._held.set(subscription, subscription.cursor)
 
     def remove_subscription(self, subscription: Subscription) -> None:
-        """Let ``subscription`` not be found any more; it holds messages until ``let_go``."""
+        """Let ``subscription`` not be found any more, and hold nothing."""
         assert not subscription.pulls
         del self.subscriptions[subscription.subscriber]
         if subscription.durable:
             self.durable_count -= 1
+            self._held.remove(subscription)
 
     # --- reclaiming -----------------------------------------------------------------------
 
-    def hold_from(self, subscription: Subscription, cursor: int) -> None:
-        """Note that this cursor is durable: what is below is not needed for it."""
-        held_from = self._held.get(subscription)
-        if held_from is not None and held_from < cursor:
-            self._held.set(subscription, cursor)
+    def take_cursor(self, subscription: Subscription) -> None:
+        """Let a durable ``subscription`` hold nothing below its cursor, which is being stored."""
+        if self._held.get(subscription) != subscription.cursor:
+            self._held.set(subscription, subscription.cursor)
 
-    def let_go(self, subscription: Subscription) -> None:
-        """Note that the end of ``subscription`` is durable: nothing is needed for it."""
-        self._held.remove(subscription)
+    def trim(self) -> Trimmed | None:
+        """Advance ``first_offset`` to the lowest cursor taken; what that gives up, if anything.
 
-    def reclaim(self) -> list[int]:
-        """Advance ``first_offset`` to the lowest durable cursor; the places that are free now.
-
-        With no durable subscription nothing is reclaimed.
+        With no durable subscription nothing is given up.
         """
         lowest = self._held.lowest()
         if lowest is None or lowest <= self.first_offset:
-            return []
+            return None
         self.first_offset = lowest
-        return self.index.drop_below(lowest)
+        return Trimmed(self, lowest, self.index.drop_below(lowest))
+
+    def restore(
+        self,
+        runs: Iterable[BatchColumns],
+        *,
+        first_offset: int,
+        next_offset: int,
+        timestamp: int,
+    ) -> Sequence[int]:
+        """Keep and show the messages ``first_offset <= offset < next_offset``.
+
+        ``runs`` hold their batches, and may hold some before them: their places are returned.
+        ``timestamp`` is that of the newest batch, kept or not.
+        """
+        for run in runs:
+            self.index.extend(run)
+        assert self.index.next_offset <= next_offset
+        self.index.next_offset = self.visible_next = next_offset
+        self.index.timestamp = max(timestamp, self.index.timestamp)
+        self.first_offset = first_offset
+        places = self.index.drop_below(first_offset)
+        assert (first_offset == next_offset) == (not len(self.index))
+        return places
 
     def check(self) -> None:
         """Assert what must hold between two verbs."""
@@ -169,6 +200,9 @@ class Topics:
 
     def __iter__(self) -> Iterator[Topic]:
         return iter(self._by_name.values())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
 
     def named(self, name: str) -> Topic:
         """The topic of that name.
@@ -205,8 +239,15 @@ class Topics:
             raise LimitExceeded(what="topics", limit=self._limits.topics)
         topic = Topic(name, self._next_id, settings, created)
         self._next_id += 1
-        self._by_name[name] = self._by_id[topic.topic_id] = topic
+        self.add(topic)
         return topic, True
+
+    def add(self, topic: Topic) -> None:
+        """Let ``topic`` be found; its id is one that was given before."""
+        assert topic.name not in self._by_name
+        assert topic.topic_id not in self._by_id
+        assert topic.topic_id < self._next_id
+        self._by_name[topic.name] = self._by_id[topic.topic_id] = topic
 
     def remove(self, topic: Topic) -> None:
         """Forget ``topic``, which has no subscriptions left."""

@@ -1,15 +1,19 @@
 """Answers pulls: from what core granted, through the journal, to the one who asked."""
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import cast
 
 from mbctl.batch import Buffer
 from mbctl.core.broker import Broker
-from mbctl.core.grant import Grant, Wake
+from mbctl.core.grant import Grant, Piece, Wake
 from mbctl.engine.cuts import Cuts
 from mbctl.engine.interface import Done, Pulled, Runtime
-from mbctl.errors import MbctlError
-from mbctl.journal.records import Journal
+from mbctl.engine.turn import Turns
+from mbctl.errors import DataLoss, DiskFull, MbctlError, ServerStopping
+from mbctl.journal.records import Damaged, Journal
+from mbctl.model import Range
 
 
 class _Pull:
@@ -26,17 +30,24 @@ class _Pull:
 class Deliveries:
     """The pulls that have no answer yet; counts what was delivered."""
 
-    def __init__(self, core: Broker, journal: Journal, runtime: Runtime) -> None:
+    def __init__(self, core: Broker, journal: Journal, runtime: Runtime, turns: Turns) -> None:
         self.messages = 0
         self.bytes = 0
         self._core = core
         self._journal = journal
         self._runtime = runtime
+        self._turns = turns
         self._cuts = Cuts()
         self._pulls: dict[int, _Pull] = {}
         self._next_number = 1
         self._wakes: deque[Wake] = deque()
         self._is_waking = False
+        self._when_empty: Callable[[], None] | None = None
+
+    @property
+    def count(self) -> int:
+        """How many pulls have no answer yet."""
+        return len(self._pulls)
 
     def expect(self, member: bytes, max_bytes: int, done: Done[Pulled]) -> int:
         """Note a pull; the number by which it is answered, later or at once."""
@@ -46,13 +57,16 @@ class Deliveries:
         return number
 
     def answer(self, number: int, result: Grant | MbctlError) -> None:
-        """Answer a pull with what it was granted, or with its refusal."""
+        """Answer a pull with what it was granted, or with its refusal, unless it ended."""
+        if number not in self._pulls:
+            return
+        if isinstance(result, Grant) and result.pieces:
+            places = [piece.place for piece in result.pieces]
+            self._journal.read(places, partial(self._answer_with, result, number))
+            return
         pull = self._pulls.pop(number)
         if isinstance(result, MbctlError):
             pull.done(result)
-        elif result.pieces:
-            places = [piece.place for piece in result.pieces]
-            self._journal.read(places, partial(self._answer_with, result, pull))
         else:
             pull.done(Pulled(result.topic_id, result.skipped, []))
 
@@ -72,12 +86,36 @@ class Deliveries:
         finally:
             self._is_waking = False
 
-    def cancel_all(self) -> None:
-        """Answer all pulls that wait with nothing."""
+    def close(self, when_empty: Callable[[], None]) -> None:
+        """Answer all pulls that wait with nothing; call when those being read are answered."""
+        self._when_empty = when_empty
         for number in list(self._pulls):
             self.wake(self._core.cancel_pull(number))
+        self._look_if_empty()
 
-    def _answer_with(self, grant: Grant, pull: _Pull, bodies: list[Buffer]) -> None:
+    def fail(self) -> None:
+        """End all pulls: nothing is delivered any more."""
+        pulls, self._pulls = self._pulls, {}
+        for pull in pulls.values():
+            pull.done(ServerStopping())
+        self._look_if_empty()
+
+    def _look_if_empty(self) -> None:
+        if self._when_empty is not None and not self._pulls:
+            when_empty, self._when_empty = self._when_empty, None
+            when_empty()
+
+    def _answer_with(self, grant: Grant, number: int, bodies: list[Buffer | Damaged]) -> None:
+        pull = self._pulls.pop(number, None)
+        if pull is None:
+            return
+        if Damaged in map(type, bodies):
+            self._answer_with_loss(grant, pull, bodies)
+        else:
+            self._answer_with_messages(grant, pull, cast("list[Buffer]", bodies))
+        self._look_if_empty()
+
+    def _answer_with_messages(self, grant: Grant, pull: _Pull, bodies: list[Buffer]) -> None:
         pieces, over = self._cuts.pieces(grant.pieces, bodies, pull.max_bytes)
         self.messages += sum(piece.next - piece.first for piece in grant.pieces)
         self.messages -= sum(next_offset - first for first, next_offset in over)
@@ -87,3 +125,46 @@ class Deliveries:
             # The mean message size promised more than fits: the rest goes back, unseen.
             now_ns = self._runtime.now_ns()
             self.wake(self._core.take_back(pull.member, grant, over, now_ns))
+
+    def _answer_with_loss(
+        self, grant: Grant, pull: _Pull, bodies: Sequence[Buffer | Damaged]
+    ) -> None:
+        """Pass over the first messages that cannot be read, and say so when that is durable.
+
+        All else that was granted goes back unseen; what is damaged of it shows in later pulls.
+        """
+        if self._when_empty is not None:
+            # Nothing more becomes durable here; whoever asks the next process is told.
+            pull.done(Pulled(grant.topic_id, grant.skipped, []))
+            return
+        lost = _first_damaged(grant.pieces, bodies)
+        refusal = None
+        try:
+            self._turns.reserve(len(grant.subscriber))
+        except DiskFull as error:
+            refusal, lost = error, (lost[0], lost[0])
+        passed, wakes = self._core.lose(
+            pull.member,
+            grant,
+            lost,
+            now_ns=self._runtime.now_ns(),
+            wall_ns=self._runtime.wall_ns(),
+        )
+        if passed:
+            loss = DataLoss(topic=grant.topic, first=passed[0][0], next=passed[-1][1])
+            self._turns.answer_when_durable(pull.done, loss)
+        else:
+            # Somebody else was told meanwhile, or the subscription has no room for the gap now.
+            pull.done(refusal or Pulled(grant.topic_id, 0, []))
+        self.wake(wakes)
+
+
+def _first_damaged(pieces: Sequence[Piece], bodies: Sequence[Buffer | Damaged]) -> Range:
+    """The offsets of the first damaged batch and of those after it without a gap."""
+    first = next_offset = -1
+    for piece, body in zip(pieces, bodies, strict=True):
+        if isinstance(body, Damaged) and next_offset in (-1, piece.batch_first, piece.batch_next):
+            first = piece.batch_first if next_offset == -1 else first
+            next_offset = piece.batch_next
+    assert first != -1
+    return first, next_offset

@@ -62,6 +62,7 @@ def subscription(subscription: Subscription) -> SubscriptionInfo:
         unread=subscription.unread,
         leased=subscription.leases.leased_count,
         redeliver=subscription.redeliver_count,
+        lost=subscription.lost,
         ranges=subscription.ranges,
         waiting_pulls=len(subscription.pulls),
         ack_wait=subscription.ack_wait_ns / NS_PER_S,

@@ -60,6 +60,7 @@ class EngineStatus(msgspec.Struct, frozen=True):
     bytes_out: int
     messages_in_per_s: float
     messages_out_per_s: float
+    syncs: int
 
 
 class Timer(Protocol):
@@ -81,6 +82,9 @@ class Runtime(Protocol):
     def call_soon(self, call: Callable[[], None]) -> None:
         """Call once what this turn of the loop brought in has been handled."""
 
+    def call_soon_threadsafe(self, call: Callable[[], None]) -> None:
+        """As ``call_soon``, from any thread; it wakes the loop."""
+
     def call_at(self, when_ns: int, call: Callable[[], None]) -> Timer:
         """Call when ``now_ns()`` has reached ``when_ns``."""
 
@@ -90,6 +94,8 @@ class Engine(Protocol):
 
     name: str
     durability: str
+    on_failure: Callable[[MbctlError], None]
+    """Called once when the engine has failed and can serve nothing any more."""
 
     def register_publisher(self, session: bytes, done: Done[None]) -> None:
         """Make a publisher session known."""

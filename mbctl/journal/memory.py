@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from mbctl.batch import Buffer
-from mbctl.journal.records import BatchHead, Record
+from mbctl.errors import DiskFull, MbctlError
+from mbctl.journal.records import BatchHead, Damaged, Record
 
 # What a batch costs beside its own bytes: its objects and its entry; measured at 250.
 BATCH_BYTES = 256
@@ -13,21 +14,31 @@ class MemoryJournal:
     """A Journal whose commits are done at once and whose records end with the process."""
 
     durability = "memory"
+    syncs = 0
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.on_failure: Callable[[MbctlError], None] = _never
         self._batches: dict[int, Buffer] = {}
         self._next_place = 1
         self._size = 0
 
     @property
-    def size(self) -> int:
-        """Bytes of batches held."""
-        return self._size
-
-    @property
     def taken(self) -> int:
         """Bytes of memory that the batches take up."""
         return self._size + BATCH_BYTES * len(self._batches)
+
+    def check_room(self, size: int, *, is_reserved: bool = False) -> None:
+        """Refuse a batch of ``size`` bytes that there is no room for.
+
+        What frees space needs none here.
+
+        Raises:
+            DiskFull: it would be more than ``max_bytes``.
+        """
+        taken = self.taken
+        if not is_reserved and taken + size > self.max_bytes:
+            raise DiskFull(size=taken, limit=self.max_bytes)
 
     def append_batch(self, head: BatchHead, batch: Buffer) -> int:
         """Keep ``batch``; its place."""
@@ -45,7 +56,7 @@ class MemoryJournal:
         """Call ``done``: in memory there is nothing to wait for."""
         done()
 
-    def read(self, places: Sequence[int], done: Callable[[list[Buffer]], None]) -> None:
+    def read(self, places: Sequence[int], done: Callable[[list[Buffer | Damaged]], None]) -> None:
         """Call ``done`` with the batches at ``places``."""
         done([self._batches[place] for place in places])
 
@@ -55,7 +66,12 @@ class MemoryJournal:
             self._size -= memoryview(self._batches.pop(place)).nbytes
         assert self._size >= 0
 
-    def close(self) -> None:
-        """Forget everything."""
+    def close(self, done: Callable[[], None]) -> None:
+        """Forget everything, and call ``done``."""
         self._batches.clear()
         self._size = 0
+        done()
+
+
+def _never(error: MbctlError) -> None:
+    """Memory does not fail."""

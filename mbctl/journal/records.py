@@ -5,12 +5,14 @@ records as state changes and commits once a turn. Nothing may be acknowledged or
 before its commit is done.
 """
 
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import msgspec
 
 from mbctl.batch import Buffer
+from mbctl.errors import MbctlError
 from mbctl.model import Range, TopicSettings
 
 
@@ -40,6 +42,13 @@ class TopicDeleted(msgspec.Struct, frozen=True, tag=True):
     topic_id: int
 
 
+class TopicTrimmed(msgspec.Struct, frozen=True, tag=True):
+    """The messages below ``first_offset`` are gone for good."""
+
+    topic_id: int
+    first_offset: int
+
+
 class SubscriptionState(msgspec.Struct, frozen=True, tag=True):
     """Where a durable subscription stands: everything that survives a restart."""
 
@@ -51,6 +60,14 @@ class SubscriptionState(msgspec.Struct, frozen=True, tag=True):
     created: int
 
 
+class Acknowledged(msgspec.Struct, frozen=True, tag=True):
+    """A durable subscription acknowledged these messages, beside all it had before."""
+
+    topic_id: int
+    subscriber: str
+    ranges: list[Range]
+
+
 class SubscriptionDeleted(msgspec.Struct, frozen=True, tag=True):
     """A durable subscription ends."""
 
@@ -58,25 +75,105 @@ class SubscriptionDeleted(msgspec.Struct, frozen=True, tag=True):
     subscriber: str
 
 
-Record = TopicCreated | TopicDeleted | SubscriptionState | SubscriptionDeleted
+Record = (
+    TopicCreated
+    | TopicDeleted
+    | TopicTrimmed
+    | SubscriptionState
+    | Acknowledged
+    | SubscriptionDeleted
+)
+
+
+class Damaged(msgspec.Struct, frozen=True):
+    """What ``read`` gives for a batch whose bytes on disk are not what was written."""
+
+    reason: str
+
+
+class BatchRun(msgspec.Struct, frozen=True):
+    """Batches of one topic that follow each other, as columns of equal length.
+
+    ``next_offset`` is the offset after the last one.
+    """
+
+    firsts: "array[int]"
+    places: "array[int]"
+    timestamps: "array[int]"
+    sizes: "array[int]"
+    next_offset: int
+
+
+class RecoveredTopic(msgspec.Struct, frozen=True):
+    """A topic as it stood: what is kept of it is ``first_offset`` to ``next_offset``.
+
+    ``runs`` hold the batches in order and without a gap from ``first_offset`` on; they may
+    begin with batches below it, whose places nobody has released yet. ``timestamp`` is
+    that of the last batch, kept or not.
+    """
+
+    topic_id: int
+    name: str
+    settings: TopicSettings
+    created: int
+    first_offset: int
+    next_offset: int
+    timestamp: int
+    runs: list[BatchRun]
+    subscriptions: list[SubscriptionState]
+
+
+class SessionState(msgspec.Struct, frozen=True):
+    """The last sends of a publisher session that were stored.
+
+    ``answers`` are ``(sequence, topic id, first offset, count)``, by rising sequence.
+    """
+
+    session: bytes
+    answers: list[tuple[int, int, int, int]]
+
+
+class Recovered(msgspec.Struct, frozen=True):
+    """What a journal held when it was opened."""
+
+    next_topic_id: int
+    topics: list[RecoveredTopic]
+    sessions: list[SessionState]
 
 
 class Journal(Protocol):
     """Where records go. A place is a number that finds a batch again; none is used twice.
 
-    Appending does not fail: what goes wrong shows when a commit is to be done.
+    Appending does not fail: ``check_room`` comes before the state changes that a record
+    tells of. What goes wrong after that ends the journal, see ``on_failure``.
     """
 
     durability: str
     """What an acknowledgement means: ``memory``, ``always`` or ``never`` (synced)."""
 
-    @property
-    def size(self) -> int:
-        """Bytes of batches held."""
+    on_failure: Callable[[MbctlError], None]
+    """Called once when a write or sync failed. No commit is done after that, ever."""
 
     @property
     def taken(self) -> int:
-        """Bytes that the batches take up where they are, of what ``max_bytes`` bounds."""
+        """Bytes of disk or memory taken up, of what ``max_bytes`` bounds."""
+
+    @property
+    def max_bytes(self) -> int:
+        """How many bytes may be taken up before a batch is refused."""
+
+    @property
+    def syncs(self) -> int:
+        """How many times data was forced to disk since the start."""
+
+    def check_room(self, size: int, *, is_reserved: bool = False) -> None:
+        """Refuse what there may be no room for: a record with a body of ``size`` bytes.
+
+        ``is_reserved`` is for what frees space: it may use what is kept back for that.
+
+        Raises:
+            DiskFull: nothing was changed.
+        """
 
     def append_batch(self, head: BatchHead, batch: Buffer) -> int:
         """Add a batch after all that was appended before; its place.
@@ -93,14 +190,15 @@ class Journal(Protocol):
         ``done`` may be called before this returns.
         """
 
-    def read(self, places: Sequence[int], done: Callable[[list[Buffer]], None]) -> None:
+    def read(self, places: Sequence[int], done: Callable[[list[Buffer | Damaged]], None]) -> None:
         """Call ``done`` with the batches at ``places``, none of which was released.
 
-        A release that comes before ``done`` is called takes nothing from it.
+        ``done`` may be called before this returns. A release that comes before ``done`` is
+        called takes nothing from it.
         """
 
     def release(self, places: Iterable[int]) -> None:
         """Let the space of these batches be used again; nobody will read them."""
 
-    def close(self) -> None:
-        """Make all durable and let go of everything."""
+    def close(self, done: Callable[[], None]) -> None:
+        """Make all durable, let go of everything, then call ``done``."""

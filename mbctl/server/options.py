@@ -11,31 +11,46 @@ from mbctl.model import DEFAULT_HOST, DEFAULT_PORT, LIMITS, MIB, Limits
 
 
 class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings of one server process. ``max_bytes`` None means a share of the memory."""
+    """The settings of one server process; None means the default."""
 
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     data: str | None = None
+    """The data directory; by default the user's."""
     memory: bool = False
-    sync: str = "always"
+    """Whether to keep nothing on disk."""
+    sync: str | None = None
+    """``always``, the default, or ``never``: whether a message is on disk before its answer."""
     max_bytes: int | None = None
+    """What messages may take up; by default what the memory or the disk has room for."""
     insecure: bool = False
     log_format: str = "text"
     limits: Limits = LIMITS
+    segment_bytes: int | None = None
+    """The size of a file of the journal."""
+    snapshot_bytes: int | None = None
+    """How much the journal grows before the next snapshot."""
 
     def check(self) -> None:
         """Refuse what cannot or must not be served.
 
         Raises:
-            InvalidArgument: a value has no meaning, or the host is open to the network.
+            InvalidArgument: a value has no meaning, two of them contradict each other, or
+                the host is open to the network.
             NotSupported: the sync mode is unknown.
         """
         if not 0 <= self.port <= 65_535:
             raise InvalidArgument(reason=f"a port is 0 to 65535, not {self.port}")
         if self.max_bytes is not None and self.max_bytes < MIB:
             raise InvalidArgument(reason=f"--max-bytes is at least 1 MiB, not {self.max_bytes}")
-        if self.sync not in ("always", "never"):
+        if self.sync not in (None, "always", "never"):
             raise NotSupported(what=f"--sync {self.sync}")
+        if self.data == "":
+            raise InvalidArgument(reason="--data is the name of a directory, and it is empty")
+        if self.memory and self.data is not None:
+            raise _contradicting("--data", "names a directory")
+        if self.memory and self.sync is not None:
+            raise _contradicting("--sync", "is about a disk")
         if self.log_format not in ("text", "json"):
             raise NotSupported(what=f"--log-format {self.log_format}")
         if not self.insecure and not is_loopback(self.host):
@@ -45,9 +60,34 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
             )
 
     @property
-    def bytes_limit(self) -> int:
-        """How many bytes of batches the server may hold."""
-        return self.max_bytes if self.max_bytes is not None else memory_bytes() // 4
+    def data_directory(self) -> Path | None:
+        """Where messages are kept; None is in memory only."""
+        if self.memory:
+            return None
+        data = self.data if self.data is not None else default_directory()
+        # It may be reached through links; what is in it may not.
+        return Path(os.path.realpath(data))
+
+    @property
+    def bytes_limit(self) -> int | None:
+        """How many bytes messages may take up; None is as long as the disk has room."""
+        if self.memory and self.max_bytes is None:
+            return memory_bytes() // 4
+        return self.max_bytes
+
+
+def default_directory() -> Path:
+    """The user's data directory for mbctl, wherever this system has it."""
+    # Imported here because whoever names a directory does without it.
+    import platformdirs
+
+    return platformdirs.user_data_path("mbctl")
+
+
+def _contradicting(option: str, why: str) -> InvalidArgument:
+    return InvalidArgument(
+        reason=f"--memory keeps nothing on disk and {option} {why}; leave out one of them"
+    )
 
 
 def is_loopback(host: str) -> bool:

@@ -2,73 +2,78 @@
 
 import asyncio
 import logging
+import os
 import resource
-import signal
 import sys
-from typing import Any
+from typing import NoReturn
 
 from mbctl import __version__
 from mbctl.engine.local import LocalEngine
 from mbctl.errors import ServerError
-from mbctl.journal.memory import MemoryJournal
 from mbctl.server import log
+from mbctl.server.ending import Ending
 from mbctl.server.options import ServerOptions
-from mbctl.server.runtime import AsyncioRuntime
+from mbctl.server.runtime import loop_factory
 from mbctl.server.server import Server
+from mbctl.server.starting import listen, open_engine
+
+# How long a stop may take in all, and how long a server whose disk has failed lets the
+# answers leave that it had given before.
+_STOP_S = 10.0
+_FAREWELL_S = 0.5
 
 
 def run(options: ServerOptions) -> int:
     """Serve until SIGTERM or Ctrl-C; the exit code.
 
-    Prints one line to stdout when it is ready, ``mbctl server ready on HOST:PORT``.
+    Prints one line to stdout when it is ready, ``mbctl server ready on HOST:PORT``. Ends the
+    process itself, at once, if a signal comes while it recovers or if the disk fails.
 
     Raises:
         InvalidArgument, NotSupported: the options make no sense; nothing was opened.
-        ServerError: the address cannot be listened on.
+        ServerError: the address cannot be listened on, or the data directory not be used.
+        StorageCorrupt, NewerFormat: what is in the data directory cannot be served.
     """
     options.check()
+    # Before any file is made: what is sent through a broker is its users' business alone.
+    os.umask(0o077)
     log.configure(options.log_format)
     _raise_descriptor_limit()
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_serve(options))
 
 
 async def _serve(options: ServerOptions) -> int:
     loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
-    failures: list[BaseException] = []
-
-    def on_exception(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Log what no code was there to catch; a broken invariant ends the process."""
-        error = context.get("exception")
-        exc_info = (type(error), error, error.__traceback__) if error is not None else None
-        log.logger.error("internal error", exc_info=exc_info, extra={"fields": context})
-        # In a turn of the engine, not in what one client sent: the state may be half changed.
-        is_turn = "handle" in context and not isinstance(error, OSError)
-        if error is not None and (is_turn or isinstance(error, AssertionError)):
-            failures.append(error)
-            stopping.set()
-
-    loop.set_exception_handler(on_exception)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    engine = LocalEngine(
-        MemoryJournal(), AsyncioRuntime(loop), options.limits, max_bytes=options.bytes_limit
-    )
+    ending = Ending(loop)
+    ending.heed_signals()
+    engine = await open_engine(options, ending)
+    if engine is None:
+        log.event(logging.INFO, "server stopped", note="before it was ready")
+        return _leave(0 if ending.failure is None else 1)
     server = Server(engine, options.limits, loop)
     try:
-        await server.start(options.host, options.port)
-    except OSError as error:
-        raise ServerError(
-            reason=f"cannot listen on {options.host}:{options.port}: {error.strerror or error}; "
-            "choose another --port, or stop what listens there"
-        ) from error
-    if not options.memory:
-        log.event(
-            logging.WARNING,
-            "messages are kept in memory only",
-            note="this version has no journal on disk yet; --data and --sync have no effect",
-        )
+        await listen(server, options)
+    except ServerError:
+        await ending.within(_STOP_S, server.close_engine())
+        raise
+    if ending.failure is None:
+        _announce(server, engine)
+    await ending.wait()
+    if ending.failure is None:
+        log.event(logging.INFO, "server stopping", connections=len(server.connections))
+        if await ending.within(_STOP_S, server.stop()):
+            log.event(logging.INFO, "server stopped")
+            return 0
+        if ending.failure is None:
+            log.event(logging.CRITICAL, "server stopped", note=f"not done after {_STOP_S:g} s")
+            return _leave(1)
+    await server.abandon(_FAREWELL_S)
+    log.event(logging.CRITICAL, "server stopped", reason=ending.failure)
+    return _leave(1)
+
+
+def _announce(server: Server, engine: LocalEngine) -> None:
     log.event(
         logging.INFO,
         "server ready",
@@ -76,25 +81,17 @@ async def _serve(options: ServerOptions) -> int:
         version=__version__,
         engine=engine.name,
         durability=engine.durability,
-        loop=type(loop).__module__.partition(".")[0],
-        max_bytes=options.bytes_limit,
+        loop=type(server.loop).__module__.partition(".")[0],
         connections=server.connections_max,
     )
     print(f"mbctl server ready on {server.address}", flush=True)
-    await stopping.wait()
-    log.event(logging.INFO, "server stopping", connections=len(server.connections))
-    await server.stop()
-    log.event(logging.INFO, "server stopped")
-    return 1 if failures else 0
 
 
-def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
-    """uvloop's event loop where it is installed: it halves the cost of a turn."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.Loop
+def _leave(code: int) -> NoReturn:
+    """End the process without waiting for threads: one may hang in a call to the disk."""
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _raise_descriptor_limit() -> None:

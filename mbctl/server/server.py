@@ -79,20 +79,39 @@ class Server:
 
     async def stop(self) -> None:
         """Accept nothing more, answer what is in flight, close all, and close the engine."""
-        assert self._listener is not None
-        self.is_stopping = True
-        self._listener.close()
-        if self._sweep is not None:
-            self._sweep.cancel()
+        self._stop_accepting()
+        await self.close_engine()
+        await self._farewell(_STOP_S)
+
+    async def abandon(self, seconds: float) -> None:
+        """Accept nothing more and let what is answered leave, at most so long.
+
+        For a server whose engine has failed and can answer nothing more.
+        """
+        self._stop_accepting()
+        await self._farewell(max(0.0, seconds - _FAREWELL_S))
+
+    async def close_engine(self) -> None:
+        """Have the engine make all durable and let go of what it holds."""
         closed = asyncio.Event()
         self.engine.close(closed.set)
         await closed.wait()
+
+    def _stop_accepting(self) -> None:
+        self.is_stopping = True
+        if self._listener is not None:
+            self._listener.close()
+        if self._sweep is not None:
+            self._sweep.cancel()
+
+    async def _farewell(self, seconds: float) -> None:
+        """Close all connections; peers have so long to take what was said to them."""
         for connection in list(self.connections):
             connection.stop()
         await self._wait_until_empty(_FAREWELL_S)
         for connection in list(self.connections):
             connection.finish()
-        await self._wait_until_empty(_STOP_S)
+        await self._wait_until_empty(seconds)
         for connection in list(self.connections):
             connection.abort()
 

@@ -14,6 +14,8 @@ from cli_harness import Run
 
 from mbctl import Admin, Publisher, Subscriber
 from mbctl.cli import app as cli_app
+from mbctl.files import Directory, Disk
+from mbctl.journal.directory import read_or_begin, take
 
 
 def examples() -> list[str]:
@@ -32,6 +34,7 @@ EXAMPLES = examples()
 # These go on until they are stopped, and this is the beginning of what they print first.
 ENDLESS = {
     "mbctl server": READY,
+    "mbctl server --data ./broker --max-bytes 4G": READY,
     "mbctl server --memory --port 0": READY,
     "mbctl follow orders": "orders\t",
     "mbctl follow orders packages --name billing -o jsonl": '{"topic":"',
@@ -71,6 +74,9 @@ def environment(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m mbctl "$@"\n')
     command.chmod(0o755)
     (tmp_path / "lines.txt").write_text("one\ntwo\n")
+    broker = Directory(Disk(), tmp_path / "broker")
+    take(broker).close()
+    read_or_begin(broker, window=128, capacity=4096, created=0)
     monkeypatch.chdir(tmp_path)
     with Publisher(server) as publisher, Subscriber(server, "billing") as subscriber:
         for topic in ("orders", "packages"):

@@ -73,7 +73,6 @@ def test_summaries_of_commands_are_not_cut_off(run: Run) -> None:
         ("doctor",),
         ("bench",),
         ("backup", "x"),
-        ("verify", "x"),
         ("user", "list"),
         ("cluster", "start"),
         ("topic", "read", "orders"),
@@ -137,7 +136,8 @@ def test_what_is_not_built_yet_is_refused_as_wrong_usage(run: Run, args: tuple[s
         (("ping", "--wait", "-1"), "-1 is below 0"),
         (("server", "--port", "65536"), "'--port'"),
         (("server", "--sync", "sometimes"), "'sometimes' is not one of"),
-        (("server", "--memory", "--data", "x"), "--memory goes without --data"),
+        (("server", "--memory", "--data", "x"), "--data names a directory"),
+        (("server", "--memory", "--sync", "always"), "--sync is about a disk"),
         (("server", "--host", "0.0.0.0", "--memory"), "--insecure"),
         (("publisher", "-c", "topics", "-f", "x"), "-c and -f do not go together"),
         (("demo", "--seconds", "0"), "0 is not above 0"),
@@ -167,6 +167,11 @@ def test_wrong_usage_with_json_is_reported_as_json_too(run: Run, flags: tuple[st
     assert (error["code"], error["hint"]) == ("Usage", "see: mbctl pull --help")
 
 
+# What these say is shown in the same forms, and asks no server.
+OF_FILES = ("verify", "repair")
+OF_SERVERS = (("-s, --server HOST:PORT", "MBCTL_SERVER"), ("--timeout SECONDS", "MBCTL_TIMEOUT"))
+
+
 @pytest.mark.parametrize("name", [n for n in ALL_COMMANDS if n not in ("server", "demo")])
 def test_every_client_command_has_the_shared_options_and_their_variables(
     run: Run, name: str
@@ -174,8 +179,7 @@ def test_every_client_command_has_the_shared_options_and_their_variables(
     text = run(*name.split(), "--help").out.decode().split("Common options:")[1]
     words = " ".join(text.split())
     for option, variable in (
-        ("-s, --server HOST:PORT", "MBCTL_SERVER"),
-        ("--timeout SECONDS", "MBCTL_TIMEOUT"),
+        *(() if name in OF_FILES else OF_SERVERS),
         ("-o, --output auto|table|json|jsonl|raw", "MBCTL_OUTPUT"),
         ("--color auto|always|never", "MBCTL_COLOR"),
         ("-q, --quiet", "MBCTL_QUIET"),

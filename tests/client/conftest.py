@@ -1,18 +1,96 @@
-"""What the tests of the client share: a publisher and a proxy that can be cut."""
+"""What the tests of the client share: both faces, a publisher, and a proxy that can be cut.
 
-from collections.abc import Iterator
+The tests in the modules of ``BOTH_FACES`` are written for the sync face and run for the
+asyncio face too, made to block: the names ``Publisher``, ``Subscriber`` and ``Admin`` in their
+modules are then its classes.
+"""
 
+import asyncio
+import gc
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import blocking_aio
 import pytest
+import uvloop
 from cutting_proxy import CuttingProxy
 
-from mbctl import Publisher
+import mbctl
+
+BOTH_FACES = {
+    f"test_client_{name}"
+    for name in ("admin", "connecting", "exactly_once", "follow", "publisher", "subscriber")
+}
+
+# What is about threads, signals and forks, looks inside, or relies on replies being looked at
+# only in calls: the sync face alone.
+SYNC_ONLY = {
+    "test_a_publisher_closed_in_its_pipeline_tells_that_the_outcome_is_unknown",
+    "test_a_publisher_in_a_forked_child_is_another_session",
+    "test_a_publisher_serves_several_threads",
+    "test_ctrl_c_in_a_pull_leaves_the_subscriber_usable_and_loses_nothing",
+    "test_ctrl_c_in_a_send_leaves_the_publisher_usable",
+    "test_leaving_many_follows_leaves_nothing_behind",
+    "test_pipelines_of_several_threads_go_side_by_side",
+    "test_the_proxy_itself_cuts_where_it_is_told",
+    "test_two_processes_share_the_work_and_one_gets_the_leases_of_the_other_that_is_killed",
+    "test_two_threads_in_one_subscriber_are_told",
+    "test_what_an_interrupted_pull_was_to_acknowledge_the_next_one_does",
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test for both faces where it is about both."""
+    if metafunc.module.__name__ in BOTH_FACES and metafunc.function.__name__ not in SYNC_ONLY:
+        metafunc.fixturenames.append("face")
+        metafunc.parametrize("face", ["sync", "aio"], indirect=True)
 
 
 @pytest.fixture
-def publisher(server: str) -> Iterator[Publisher]:
+def face(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Which face the clients of this test are of."""
+    face: str = getattr(request, "param", "sync")
+    if face == "aio":
+        for name in ("Publisher", "Subscriber", "Admin"):
+            if hasattr(request.module, name):
+                monkeypatch.setattr(request.module, name, getattr(blocking_aio, name))
+    yield face
+    if face == "aio":
+        # Nothing goes on in the background.
+        assert blocking_aio.tasks() == 0
+
+
+InLoop = Callable[[Coroutine[Any, Any, None]], None]
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def in_loop(request: pytest.FixtureRequest) -> InLoop:
+    """Run a coroutine in a loop of its own, of either kind, and see that nothing is left of it."""
+    factory = asyncio.new_event_loop if request.param == "asyncio" else uvloop.new_event_loop
+
+    def run(main: Coroutine[Any, Any, None]) -> None:
+        troubles: list[dict[str, Any]] = []
+
+        async def watched() -> None:
+            asyncio.get_running_loop().set_exception_handler(lambda _, c: troubles.append(c))
+            await main
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(watched())
+        # What was not closed says so when it is collected, and every warning is an error.
+        gc.collect()
+        assert troubles == []
+
+    return run
+
+
+@pytest.fixture
+def publisher(server: str, face: str) -> Iterator[mbctl.Publisher]:
     """A publisher at the shared server."""
-    with Publisher(server) as publisher:
-        yield publisher
+    kind = mbctl.Publisher if face == "sync" else blocking_aio.Publisher
+    with kind(server) as publisher:
+        yield publisher  # type: ignore[misc]
 
 
 @pytest.fixture

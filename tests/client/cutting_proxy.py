@@ -44,9 +44,10 @@ class CuttingProxy:
             self._left = {UP: up, DOWN: down}
             self._resets = resets
 
-    def cut_always(self, next_size: Callable[[], int]) -> None:
+    def cut_always(self, next_size: Callable[[], int], *, resets: bool = False) -> None:
         """Cut again and again, each time after ``next_size()`` bytes in either direction."""
         with self._lock:
+            self._resets = resets
             self._again = next_size
             self._left = {UP: next_size(), DOWN: next_size()}
 

@@ -34,7 +34,9 @@ class FakeServer:
 
     HANG_UP = b"<hang up>"
 
-    def __init__(self, answer: Answer = opening, greet: bytes = b"") -> None:
+    def __init__(
+        self, answer: Answer = opening, greet: bytes = b"", *, receive_bytes: int | None = None
+    ) -> None:
         self._answer = answer
         self._greet = greet
         self._open: list[socket.socket] = []
@@ -43,6 +45,9 @@ class FakeServer:
         self.requests: list[wire.Message] = []
         """All that were understood."""
         self._listener = socket.create_server(("127.0.0.1", 0))
+        if receive_bytes is not None:
+            # How much the system takes for a server that does not read.
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         self.address = "{}:{}".format(*self._listener.getsockname())
         threading.Thread(target=self._accept, daemon=True).start()
 

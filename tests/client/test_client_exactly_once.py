@@ -150,6 +150,22 @@ def test_pipelines_and_a_follower_stay_exact_while_connections_break(
     assert _stays_exact(server, topic, seed, 30_000) > 10
 
 
+def test_a_window_larger_than_what_a_connection_lasts_for_gets_through(
+    proxy: CuttingProxy, topic: str, ledger: list[bytes]
+) -> None:
+    payloads = [b"%03d" % number * 1000 for number in range(40)]
+    with Publisher(proxy.address) as publisher:
+        publisher.create_topic(topic)
+        # Reset, so that answers on their way are lost with the connection.
+        proxy.cut_always(lambda: 20_000, resets=True)
+        with publisher.pipeline() as pipe:
+            for payload in payloads:
+                pipe.send_many(topic, [payload])
+        assert proxy.cuts >= 4
+        proxy.cut_no_more()
+    ledger += payloads
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(100, 108))
 def test_pipelines_and_a_follower_stay_exact_for_long(seed: int, server: str, topic: str) -> None:

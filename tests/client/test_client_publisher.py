@@ -344,7 +344,7 @@ def test_leaving_a_pipeline_raises_when_something_was_refused(publisher: Publish
 def test_a_pipeline_that_is_refused_very_much_stops(
     publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mbctl.client.pipeline._REFUSED_BYTES_MAX", 4 * MIB)
+    monkeypatch.setattr("mbctl.client.gathering._REFUSED_BYTES_MAX", 4 * MIB)
     pipe, payload, sent = publisher.pipeline(), bytes(16 * KIB), 0
 
     def send_endlessly() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from mbctl.core.broker import Broker, Moved
+from mbctl.core.broker import Broker
 from mbctl.core.grant import Grant, Wake
 from mbctl.core.publisher import Stored
 from mbctl.core.subscription import Subscription
@@ -102,7 +102,8 @@ class World:
         """Subscribe."""
         options = SubscribeOptions(start=start, ack_wait=ack_wait)
         try:
-            return self.core.subscribe(self.core.member(member), topic, options, wall_ns=self.wall)
+            member_ = self.core.member(member)
+            return self.core.subscribe(member_, topic, options, wall_ns=self.wall)[0]
         finally:
             self.core.check()
 
@@ -227,13 +228,11 @@ class World:
         self.now = until
         return wakes
 
-    def commit(
-        self, moved: list[Moved] | None = None, ended: Iterable[Subscription] = ()
-    ) -> list[int]:
-        """Let cursors be durable: those given, or all; the places that are free."""
-        places = self.core.reclaim(self.core.take_moved() if moved is None else moved, ended)
+    def commit(self) -> list[int]:
+        """Let all that was acknowledged be durable; the places that are free."""
+        trimmed = self.core.take_changes().trimmed
         self.core.check()
-        return sorted(places)
+        return sorted(place for trim in trimmed for place in trim.places)
 
     def checked(self, wakes: list[Wake]) -> list[Wake]:
         """The same wakes, after a check."""

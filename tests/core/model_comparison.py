@@ -6,12 +6,23 @@ An action draws what it does from ``choice``, which is Hypothesis or a seeded ge
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
+from folded_records import FoldedRecords
 from naive_model import NaiveBroker, count_ranges, cursor, is_across, leased_by, next_of, runs_of
 
 from mbctl.core.broker import Broker
-from mbctl.core.grant import Grant, Wake
+from mbctl.core.grant import Grant, Piece, Wake
 from mbctl.core.subscription import Subscription
+from mbctl.engine.restore import restore
+from mbctl.engine.turn import state_of as stored_state_of
 from mbctl.errors import MbctlError
+from mbctl.journal.records import (
+    Acknowledged,
+    BatchHead,
+    SubscriptionDeleted,
+    TopicCreated,
+    TopicDeleted,
+    TopicTrimmed,
+)
 from mbctl.model import NS_PER_S, Limits, Range, SubscribeOptions, TopicSettings
 
 T = TypeVar("T")
@@ -59,8 +70,10 @@ class Comparison:
         self.naive = NaiveBroker(LIMITS)
         self.now = 1_000 * NS_PER_S
         self.tokens = 0
-        self.ended: list[tuple[Subscription, Any]] = []
-        self.commits: list[tuple[Any, Any]] = []
+        self.stored = FoldedRecords(window=LIMITS.sends_in_flight)
+        """What a journal would hold of what core did."""
+        self.commits: list[list[int]] = []
+        """The places that are released when a commit under way is done."""
         self.grants: list[tuple[bytes, str, int, int, int]] = []
         self.seen: dict[str, int] = {}
 
@@ -124,6 +137,8 @@ class Comparison:
     def create(self, name: str, settings: TopicSettings, *, exist_ok: bool) -> None:
         def of_core() -> Any:
             topic, created = self.core.create_topic(name, settings, exist_ok=exist_ok, created=0)
+            if created:
+                self.stored.append(TopicCreated(topic.topic_id, name, settings, 0))
             return topic.topic_id, created
 
         self.both(of_core, lambda: self.naive.create_topic(name, settings, exist_ok))
@@ -135,6 +150,7 @@ class Comparison:
 
         def of_core() -> Any:
             topic, wakes = self.core.delete_topic(name)
+            self.stored.append(TopicDeleted(topic.topic_id))
             return list(topic.index.places()), wakes
 
         self.wakes(of_core, lambda: self.naive.delete_topic(name))
@@ -163,7 +179,12 @@ class Comparison:
             )
             receipt = stored.receipt
             if stored.is_new:
-                self.core.set_place(stored.topic_id, self.naive.places + 1)
+                place = self.naive.places + 1
+                self.core.set_place(stored.topic_id, place)
+                head = BatchHead(
+                    stored.topic_id, receipt.offset, count, stored.timestamp, session, sequence
+                )
+                self.stored.append_batch(head, count * message_size, place)
             self.note("retry answered", not stored.is_new)
             return receipt.topic, receipt.offset, receipt.count, stored.is_new
 
@@ -231,9 +252,12 @@ class Comparison:
         options = SubscribeOptions(start=start, ack_wait=ack_wait)  # type: ignore[arg-type]
 
         def of_core() -> Any:
-            answer = self.core.subscribe(self.core.member(member), name, options, wall_ns=self.now)
+            reader = self.core.member(member)
+            answer, changed = self.core.subscribe(reader, name, options, wall_ns=self.now)
+            if changed is not None:
+                self.stored.append(stored_state_of(changed))
             fields = (answer.subscriber, answer.topic_id, answer.offset, answer.skipped)
-            return (*fields, answer.created)
+            return (*fields, answer.created, changed is not None)
 
         self.both(of_core, lambda: self.naive.subscribe(member, name, options))
 
@@ -241,19 +265,14 @@ class Comparison:
         name, subscriber = choice.among(TOPICS), choice.among(("red", "blue", "~6d34", "~6d35"))
         if not seldom(choice):
             return
-        ended = []
 
         def of_core() -> Any:
-            ended.append(self.core.unsubscribe(name, subscriber))
-            return ended[-1][1]
+            ended, wakes = self.core.unsubscribe(name, subscriber)
+            if ended.durable:
+                self.stored.append(SubscriptionDeleted(ended.topic.topic_id, subscriber))
+            return wakes
 
-        def of_naive() -> Any:
-            ended.append(self.naive.unsubscribe(name, subscriber))
-            return ended[-1][1]
-
-        self.wakes(of_core, of_naive)
-        if ended and ended[0][0].durable:
-            self.ended.append((ended[0][0], ended[1][0]))
+        self.wakes(of_core, lambda: self.naive.unsubscribe(name, subscriber)[1])
 
     # --- pulling ------------------------------------------------------------------------------
 
@@ -340,27 +359,59 @@ class Comparison:
         token = self.tokens - choice.number(0, 3)
         self.wakes(lambda: self.core.cancel_pull(token), lambda: self.naive.cancel_pull(token))
 
-    def take_back(self, choice: Choice) -> None:
-        """A reply had room for less than was granted."""
+    def untouched_grant(self, choice: Choice) -> tuple[bytes, Grant] | None:
+        """One of the last grants, if nothing happened to it since."""
         if not self.grants:
-            return
+            return None
         member, name, topic_id, first, next_offset = choice.among(self.grants[-6:])
-        keep = choice.number(1, 3)
         reader, topic = self.naive.members.get(member), self.naive.topics.get(name)
-        if topic is None or topic.id != topic_id or reader is None or first + keep >= next_offset:
-            return
+        if topic is None or topic.id != topic_id or reader is None:
+            return None
         sub = topic.subscriptions.get(reader.subscriber)
         if sub is None or any(is_across(sub, edge) for edge in (first, next_offset)):
-            return
+            return None
         entries = [sub.entries.get(offset) for offset in range(first, next_offset)]
         if not all(entry is not None and leased_by(entry, member) for entry in entries):
+            return None
+        batch = topic.messages[first]
+        piece = Piece(batch.place, batch.first, batch.next, first, next_offset, batch.timestamp, 1)
+        skipped = choice.among((0, 0, 0, 2))
+        return member, Grant(name, topic_id, reader.subscriber, skipped, [piece])
+
+    def lose(self, choice: Choice) -> None:
+        """A batch of a grant cannot be read, and sometimes the one after it."""
+        untouched, further = self.untouched_grant(choice), choice.among((0, 0, 1, 4))
+        if untouched is None:
             return
-        grant = Grant(name, topic_id, reader.subscriber, 0, [])
-        ranges = [(first + keep, next_offset)]
+        member, grant = untouched
+        [piece] = grant.pieces
+        name, subscriber = grant.topic, grant.subscriber
+        visible = self.naive.topics[name].visible
+        lost = (piece.batch_first, min(piece.batch_next + further, visible))
+        answer = self.wakes(
+            lambda: self.core.lose(member, grant, lost, now_ns=self.now, wall_ns=self.now),
+            lambda: self.naive.lose(
+                member, name, subscriber, (piece.first, piece.next), lost, grant.skipped, self.now
+            ),
+        )
+        self.note("lost", answer[0])
+        self.note("lost a part", answer[0] and answer[0] != [lost])
+
+    def take_back(self, choice: Choice) -> None:
+        """A reply had room for less than was granted."""
+        untouched, keep = self.untouched_grant(choice), choice.number(1, 3)
+        if untouched is None:
+            return
+        member, grant = untouched
+        [piece] = grant.pieces
+        name, subscriber = grant.topic, grant.subscriber
+        if piece.first + keep >= piece.next:
+            return
+        ranges = [(piece.first + keep, piece.next)]
         self.note("taken back")
         self.wakes(
             lambda: self.core.take_back(member, grant, ranges, self.now),
-            lambda: self.naive.take_back(member, name, reader.subscriber, ranges, self.now),
+            lambda: self.naive.take_back(member, name, subscriber, ranges, self.now),
         )
 
     # --- settling -----------------------------------------------------------------------------
@@ -439,20 +490,52 @@ class Comparison:
             self.commit()
 
     def end_turn(self) -> None:
-        of_core, of_naive = self.core.take_moved(), self.naive.take_moved()
-        assert sorted(
-            (move.subscription.topic.topic_id, move.subscription.subscriber, move.cursor)
-            for move in of_core
-        ) == sorted((sub.topic.id, sub.subscriber, at) for sub, at in of_naive)
-        ended, self.ended = self.ended, []
-        self.commits.append(((of_core, [e[0] for e in ended]), (of_naive, [e[1] for e in ended])))
+        """Take what changed, as it would be stored at the end of a turn."""
+        changes = []
+
+        def of_core() -> Any:
+            changes.append(self.core.take_changes())
+            acknowledged = sorted(
+                (of.topic.topic_id, of.subscriber, ranges) for of, ranges in changes[0].acknowledged
+            )
+            trimmed = sorted(
+                (trim.topic.topic_id, trim.first_offset, list(trim.places))
+                for trim in changes[0].trimmed
+            )
+            return acknowledged, trimmed
+
+        acknowledged, trimmed = self.both(of_core, self.naive.take_changes)
+        for topic_id, subscriber, ranges in acknowledged:
+            self.stored.append(Acknowledged(topic_id, subscriber, ranges))
+        for topic_id, first_offset, _ in trimmed:
+            self.stored.append(TopicTrimmed(topic_id, first_offset))
+        self.note("trimmed", trimmed)
+        self.commits.append([place for *_, places in trimmed for place in places])
 
     def commit(self) -> None:
-        of_core, of_naive = self.commits.pop(0)
-        places = self.both(
-            lambda: sorted(self.core.reclaim(*of_core)), lambda: self.naive.reclaim(*of_naive)
-        )
-        self.note("reclaimed", places)
+        places = self.commits.pop(0)
+        self.stored.release(places)
+        self.note("released", places)
+
+    def restart(self, choice: Choice) -> None:
+        """End the process, and go on with another that knows what is stored."""
+        if not seldom(choice):
+            return
+        recovered = self.stored.recovered()
+        self.core = Broker(LIMITS, recovered.next_topic_id)
+        restored = restore(self.core, recovered, self.now)
+        assert restored.clamped == []
+        ids = {topic.topic_id for topic in recovered.topics}
+        kept = {place for topic in self.naive.topics.values() for place in places_of(topic)}
+        places = [place for of_topic in restored.places for place in of_topic]
+        assert sorted(places) == sorted(p for ps in self.commits for p in ps if p in kept)
+        assert ids == {topic.id for topic in self.naive.topics.values()}
+        self.stored.release(places)
+        self.commits.clear()
+        self.note("a session restarts", self.naive.sessions)
+        self.note("acks are forgotten", any(sub.fresh for sub in self.naive.all_subscriptions()))
+        self.naive.restart(self.now)
+        self.note("gaps restart", any(sub.entries for sub in self.naive.all_subscriptions()))
 
     def jump(self, choice: Choice) -> None:
         """Let time pass unnoticed, as in a busy process, and then do what is due."""
@@ -461,6 +544,7 @@ class Comparison:
     def jump_by(self, seconds: int) -> None:
         self.now += seconds * NS_PER_S
         self.wakes(lambda: self.core.expire(self.now), lambda: self.naive.expire(self.now))
+        self.stored.forget_sessions(self.naive.sessions)
 
     def go_to_deadlines(self, choice: Choice) -> None:
         """Let time pass from deadline to deadline."""
@@ -509,7 +593,6 @@ class Comparison:
                 assert subscription.durable
                 self.drain(topic.name, subscription)
         self.end_turn()
-        self.commit()
         self.check()
         for topic in self.core.topics:
             if topic.subscriptions:
@@ -546,6 +629,8 @@ ACTIONS: dict[Callable[[Comparison, Choice], None], int] = {
     Comparison.scatter: 2,
     Comparison.cancel_pull: 1,
     Comparison.take_back: 2,
+    Comparison.lose: 1,
+    Comparison.restart: 2,
     Comparison.ack: 6,
     Comparison.ack_ahead: 2,
     Comparison.nack: 3,
@@ -601,6 +686,11 @@ def plain_naive(wakes: dict[Any, Any]) -> dict[Any, Any]:
     }
 
 
+def places_of(topic: Any) -> list[int]:
+    """The places of all that the naive model's topic ever held."""
+    return [batch.place for batch in topic.batches]
+
+
 def state_of(subscription: Subscription) -> Any:
     """All that can be told of a subscription."""
     leases = [
@@ -609,7 +699,7 @@ def state_of(subscription: Subscription) -> Any:
     ]
     return (
         (subscription.cursor, subscription.next, subscription.ranges, subscription.unread),
-        (subscription.leases.leased_count, subscription.redeliver_count),
+        (subscription.leases.leased_count, subscription.redeliver_count, subscription.lost),
         list(subscription.acknowledged),
         leases,
         [pull.token for pull in subscription.pulls],
@@ -632,7 +722,7 @@ def naive_state_of(sub: Any) -> Any:
     unread = sub.topic.visible - at - (len(entries) - len(left))
     return (
         (at, end, count_ranges(sub), unread),
-        (leased, len(left) - leased),
+        (leased, len(left) - leased, sub.lost),
         runs_of(offset for offset, entry in entries.items() if entry.state == "acked"),
         [lease[:5] for lease in leases],
         [pull.token for pull in sub.pulls],

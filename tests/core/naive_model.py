@@ -35,7 +35,6 @@ class NaiveBroker:
         self.sessions: dict[bytes, Record] = {}
         self.members: dict[bytes, Record] = {}
         self.gone: dict[bytes, int] = {}
-        self.moved: list[Record] = []
         self.topic_ids = self.places = self.labels = 0
         reserve = min(64, limits.subscription_ranges // 4)
         self.growth_max = limits.subscription_ranges - reserve
@@ -46,7 +45,7 @@ class NaiveBroker:
         if session not in self.sessions:
             if len(self.sessions) == self.limits.sessions:
                 raise LimitExceeded(what="publisher sessions", limit=self.limits.sessions)
-            self.sessions[session] = Record(highest=0, answers={}, used=now)
+            self.sessions[session] = Record(highest=0, answers={}, topic_ids={}, used=now)
         self.sessions[session].used = now
         return self.sessions[session]
 
@@ -59,7 +58,7 @@ class NaiveBroker:
             answer = known.answers[sequence]
             if isinstance(answer, MbctlError):
                 raise answer
-            return (*answer, False)
+            return answer[0] or name, *answer[1:], False
         if sequence <= known.highest:
             raise OutcomeUnknown(what=f"send {sequence}, which is older than the last answers,")
         known.highest = sequence
@@ -68,6 +67,7 @@ class NaiveBroker:
         except MbctlError as error:
             known.answers[sequence] = error
             raise
+        known.topic_ids[sequence] = self.topics[name].id
         return (*known.answers[sequence], True)
 
     def store(self, name, count, message_size, wall):
@@ -106,7 +106,7 @@ class NaiveBroker:
             raise LimitExceeded(what="topics", limit=self.limits.topics)
         self.topic_ids += 1
         topic = Record(name=name, id=self.topic_ids, settings=settings, first=0, visible=0)
-        topic.messages, topic.batches, topic.subscriptions, topic.held = [], [], {}, []
+        topic.messages, topic.batches, topic.subscriptions = [], [], {}
         self.topics[name] = topic
         return topic.id, True
 
@@ -165,14 +165,16 @@ class NaiveBroker:
                 raise LimitExceeded(what="subscriptions", limit=self.limits.subscriptions)
             sub = Record(topic=topic, subscriber=reader.subscriber, durable=reader.durable)
             sub.owner = None if reader.durable else member
-            sub.floor, sub.entries, sub.pulls, sub.skipped = start, {}, [], 0
+            sub.floor, sub.entries, sub.pulls, sub.skipped, sub.lost = start, {}, [], 0, 0
+            sub.fresh, sub.stored, sub.ack_wait = set(), set(), None
             topic.subscriptions[reader.subscriber] = sub
-            if sub.durable:
-                topic.held.append(Record(sub=sub, since=topic.first))
         self.skip_reclaimed(sub)
-        sub.ack_wait = round(options.ack_wait * NS_PER_S)
-        self.note_moved(sub)
-        return sub.subscriber, topic.id, cursor(sub), skipped, created
+        ack_wait = round(options.ack_wait * NS_PER_S)
+        is_stored = sub.durable and sub.ack_wait != ack_wait
+        sub.ack_wait = ack_wait
+        if is_stored:
+            sub.stored |= sub.fresh
+        return sub.subscriber, topic.id, cursor(sub), skipped, created, is_stored
 
     def start_offset(self, topic, reader, start):
         if start is None:
@@ -195,7 +197,6 @@ class NaiveBroker:
         wakes = {pull.token: refusal for pull in sub.pulls}
         sub.pulls.clear()
         del sub.topic.subscriptions[sub.subscriber]
-        self.moved = [other for other in self.moved if other is not sub]
         return wakes
 
     def skip_reclaimed(self, sub):
@@ -319,11 +320,13 @@ class NaiveBroker:
                     self.cut(sub, edge)
             for offset in range(first, next):
                 if may_settle(sub, member, offset):
-                    sub.entries[offset].state, sub.entries[offset].due = "acked", None
+                    self.acknowledge(sub, offset)
                     count += 1
-        if count:
-            self.note_moved(sub)
         return count, self.serve([sub], now)
+
+    def acknowledge(self, sub, offset):
+        sub.entries[offset].state, sub.entries[offset].due = "acked", None
+        sub.fresh.add(offset)
 
     def growth(self, sub, member, old_next, first, next):
         growth = 1 if old_next < next == next_of(sub) else 0
@@ -385,29 +388,77 @@ class NaiveBroker:
                     entry.deliveries -= 1
         return self.serve([sub], now)
 
+    def lose(self, member, name, subscriber, granted, lost, skipped, now):
+        """Undo a grant, and let what is lost be as if acknowledged, lease by lease."""
+        if member not in self.members:
+            return [], {}
+        sub = self.topics[name].subscriptions[subscriber]
+        self.skip_reclaimed(sub)
+        first, next = max(lost[0], cursor(sub)), lost[1]
+        if next > next_of(sub) and self.may_cut(sub):
+            self.add(sub, range(next_of(sub), next))
+        for edge in (first, next):
+            if is_across(sub, edge) and self.may_cut(sub):
+                self.cut(sub, edge)
+        passed = []
+        left = {o: entry for o, entry in sub.entries.items() if entry.state != "acked"}
+        outside = {entry.label for o, entry in left.items() if not first <= o < next}
+        for offset in range(first, min(next, next_of(sub))):
+            if offset in left and left[offset].label not in outside:
+                self.acknowledge(sub, offset)
+                passed.append(offset)
+        sub.lost += len(passed)
+        sub.skipped += skipped
+        return runs_of(passed), self.take_back(member, name, subscriber, [granted], now)
+
+    def may_cut(self, sub):
+        return count_ranges(sub) < self.limits.subscription_ranges - 1
+
     # --- time and space -----------------------------------------------------------------------
 
-    def note_moved(self, sub):
-        if sub.durable and not any(sub is other for other in self.moved):
-            self.moved.append(sub)
-
-    def take_moved(self):
-        moved, self.moved = self.moved, []
-        return [(sub, cursor(sub)) for sub in moved]
-
-    def reclaim(self, moved, ended):
-        places = []
+    def take_changes(self):
+        """What of each durable subscription is acknowledged and not stored, and all trims."""
+        acknowledged, trimmed = [], []
         for topic in self.topics.values():
-            for hold in topic.held:
-                hold.since = max([hold.since, *(at for sub, at in moved if sub is hold.sub)])
-            topic.held = [h for h in topic.held if not any(h.sub is sub for sub in ended)]
-            if topic.held:
-                topic.first = max(topic.first, min(hold.since for hold in topic.held))
-            for batch in topic.batches:
-                if batch.next <= topic.first and not batch.freed:
+            durable = [sub for sub in topic.subscriptions.values() if sub.durable]
+            for sub in durable:
+                if sub.fresh:
+                    acknowledged.append((topic.id, sub.subscriber, runs_of(sub.fresh)))
+                sub.stored |= sub.fresh
+                sub.fresh = set()
+            lowest = min([cursor(sub) for sub in durable], default=0)
+            if lowest > topic.first:
+                topic.first = lowest
+                dead = [b for b in topic.batches if b.next <= lowest and not b.freed]
+                for batch in dead:
                     batch.freed = True
-                    places.append(batch.place)
-        return sorted(places)
+                trimmed.append((topic.id, lowest, [batch.place for batch in dead]))
+        return sorted(acknowledged), sorted(trimmed)
+
+    def restart(self, now):
+        """Forget all but what is stored: also what was acknowledged and not taken."""
+        self.members, self.gone = {}, {}
+        for topic in self.topics.values():
+            topic.visible = len(topic.messages)
+            for sub in list(topic.subscriptions.values()):
+                if not sub.durable:
+                    del topic.subscriptions[sub.subscriber]
+                    continue
+                sub.entries, sub.pulls, sub.skipped, sub.lost, sub.fresh = {}, [], 0, 0, set()
+                for first, next in runs_of(o for o in sub.stored if o >= sub.floor):
+                    self.add(sub, range(next_of(sub), next))
+                    for offset in range(first, next):
+                        sub.entries[offset].state = "acked"
+        ids = {topic.id for topic in self.topics.values()}
+        for session, known in list(self.sessions.items()):
+            known.answers = {
+                sequence: answer if known.topic_ids[sequence] in ids else ("", *answer[1:])
+                for sequence, answer in known.answers.items()
+                if not isinstance(answer, MbctlError)
+            }
+            known.highest, known.used = max(known.answers, default=0), now
+            if not known.answers:
+                del self.sessions[session]
 
     def deadlines(self):
         """All but those of the sessions."""

@@ -14,8 +14,9 @@ def test_a_new_broker_has_nothing_to_do() -> None:
     broker.check()
     assert broker.next_deadline_ns() is None
     assert broker.expire(10**18) == []
-    assert broker.take_moved() == []
-    assert broker.reclaim([]) == []
+    assert not broker.has_changes
+    assert broker.take_changes().acknowledged == []
+    assert broker.take_changes().trimmed == []
     assert broker.reveal(12345, 0, 0) == []
 
 
@@ -100,11 +101,13 @@ def test_deleting_a_topic_ends_everything_that_was_about_it() -> None:
     world.send(5)
     for member in (b"a", b"b", b"c"):
         world.pull(member, 2)
+        world.ack((1, 2), member=member)
     world.nack((0, 1), delay_s=60)
     world.core.delete_topic("orders")
     world.core.check()
     assert world.core.subscription_count == 1
-    assert [move.subscription.topic.name for move in world.core.take_moved()] == ["others"]
+    changes = world.core.take_changes()
+    assert (changes.acknowledged, changes.trimmed) == ([], [])
     world.close(b"c")
     world.advance(5_000)
     assert offsets(world.pull(b"a", topic="others")) == [0]

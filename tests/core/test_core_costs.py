@@ -7,7 +7,6 @@ roughly, and the memory a verb needs at its peak, which shows a copy that is mad
 import sys
 import tracemalloc
 from collections.abc import Callable
-from functools import partial
 from statistics import median
 from types import FrameType
 from typing import Any
@@ -91,7 +90,7 @@ def many_leases(count: int) -> World:
     fill(world, 200 + count)
     for _ in range(count):
         pull(world, b"b")
-    world.core.take_moved()
+    world.core.take_changes()
     return world
 
 
@@ -162,10 +161,6 @@ def pull(world: World, member: bytes = b"a") -> Any:
     )
 
 
-def reclaim(world: World) -> None:
-    world.core.reclaim(world.core.take_moved())
-
-
 class Verbs:
     """One of each verb, each time on the next messages."""
 
@@ -213,10 +208,10 @@ class Verbs:
     def extend(self) -> Callable[[], object]:
         return self.settle(lambda *what: self.core.extend(*what, self.world.now))
 
-    def reclaim(self) -> Callable[[], object]:
-        """The cursor moves by a message and that becomes durable."""
+    def take_changes(self) -> Callable[[], object]:
+        """The cursor moves by a message and that is taken to become durable."""
         self.settle(self.core.ack, now_ns=self.world.now, wall_ns=0)()
-        return lambda: self.core.reclaim(self.core.take_moved())
+        return self.core.take_changes
 
     def expire(self) -> Callable[[], object]:
         """One lease comes due."""
@@ -258,8 +253,8 @@ class Verbs:
 
         def call() -> None:
             self.core.subscribe(member, "orders", SubscribeOptions(start="new"), wall_ns=0)
-            ended, _ = self.core.unsubscribe("orders", "goes")
-            self.core.reclaim([], [ended])
+            self.core.unsubscribe("orders", "goes")
+            self.core.take_changes()
 
         return call
 
@@ -334,14 +329,14 @@ def test_reclaiming_costs_little_for_each_ack_when_all_read_side_by_side() -> No
         members = [world.core.member(b"%d" % number) for number in range(0, count, 2)]
         members.append(world.core.member(b"a"))
         topic_id = world.core.topics.named("orders").topic_id
-        world.core.take_moved()
+        world.core.take_changes()
         meter, total = Meter(), 0
         for offset in range(3):
             for member in members:
                 world.core.ack(
                     member, "orders", topic_id, [(offset, offset + 1)], now_ns=world.now, wall_ns=0
                 )
-                total += meter.count(partial(reclaim, world))
+                total += meter.count(world.core.take_changes)
         assert world.core.topics.named("orders").first_offset == 3
         costs[count] = total / len(members)
     assert costs[1_000] <= 1.5 * costs[10]

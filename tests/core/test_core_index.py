@@ -36,7 +36,7 @@ def test_timestamp_never_decreases_after_a_trim() -> None:
     for number in range(5_000):
         index.append(1, 10, 10_000 + number)
     index.drop_below(5_000)
-    assert len(index._firsts) < 10
+    assert len(index._firsts) < 1_024
     assert index.append(1, 10, 0) == (5_000, 14_999)
 
 
@@ -62,7 +62,7 @@ def test_walk_begins_with_the_batch_that_holds_the_offset(offset) -> None:
 )
 def test_only_batches_wholly_below_are_dropped(offset, places, kept) -> None:
     index = index_of(3, 1, 2)
-    assert index.drop_below(offset) == places
+    assert list(index.drop_below(offset)) == places
     assert len(index) == kept
     assert index.size == sum([30, 10, 20][3 - kept :])
     assert list(index.places()) == [100, 101, 102][3 - kept :]
@@ -71,9 +71,9 @@ def test_only_batches_wholly_below_are_dropped(offset, places, kept) -> None:
 
 def test_a_place_is_given_up_only_once() -> None:
     index = index_of(3, 1, 2)
-    assert index.drop_below(4) == [100, 101]
-    assert index.drop_below(5) == []
-    assert index.drop_below(6) == [102]
+    assert list(index.drop_below(4)) == [100, 101]
+    assert list(index.drop_below(5)) == []
+    assert list(index.drop_below(6)) == [102]
 
 
 def test_size_from_an_offset_counts_whole_batches() -> None:
@@ -105,7 +105,7 @@ def test_index_agrees_with_a_list_of_batches_whatever_is_done() -> None:
         elif index.next_offset > kept_from:
             kept_from = choice.randint(kept_from, min(kept_from + 20, index.next_offset))
             dropped = [batch for batch in batches if batch[1] <= kept_from]
-            assert index.drop_below(kept_from) == [batch[2] for batch in dropped]
+            assert list(index.drop_below(kept_from)) == [batch[2] for batch in dropped]
             batches = batches[len(dropped) :]
         index.check(kept_from)
         assert len(index) == len(batches)

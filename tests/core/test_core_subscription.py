@@ -214,23 +214,33 @@ def test_settling_is_of_one_topic_and_one_subscription() -> None:
         world.core.extend(member, "orders", old_id, [(0, 1)], world.now)
 
 
-def test_only_cursors_that_moved_are_taken_to_be_made_durable() -> None:
-    world, subscription = world_with(4)
-    [created] = world.core.take_moved()
-    assert (created.subscription, created.cursor) == (subscription, 0)
+def test_only_what_was_acknowledged_since_is_taken_to_be_made_durable() -> None:
+    world, subscription = world_with(9)
+
+    def taken() -> list[object]:
+        acknowledged = world.core.take_changes().acknowledged
+        assert all(of is subscription for of, _ in acknowledged)
+        return [ranges for _, ranges in acknowledged]
+
+    assert taken() == []
     world.pull()
-    assert world.core.take_moved() == []
+    assert taken() == []
     world.ack((0, 2))
+    world.ack((6, 8))
     world.ack((2, 3))
-    assert [move.cursor for move in world.core.take_moved()] == [3]
+    assert taken() == [[(0, 3), (6, 8)]]
     world.ack((0, 3))
-    assert world.core.take_moved() == []
+    assert taken() == []
+    world.ack((2, 7))
+    assert taken() == [[(3, 6)]]
 
 
-def test_the_cursor_of_an_ephemeral_subscription_is_never_made_durable() -> None:
+def test_what_an_ephemeral_subscription_acknowledged_is_never_made_durable() -> None:
     world, _ = world_with(4, name=None)
     world.ack((0, 2))
-    assert world.core.take_moved() == []
+    assert not world.core.has_changes
+    changes = world.core.take_changes()
+    assert (changes.acknowledged, changes.trimmed) == ([], [])
 
 
 # --- giving back ------------------------------------------------------------------------------

@@ -191,10 +191,10 @@ def test_nothing_is_reclaimed_without_a_subscription() -> None:
     topic = world.topic()
     world.send(2)
     assert world.commit() == []
-    ended = world.reader()
+    world.reader()
     world.commit()
     world.core.unsubscribe("orders", "billing")
-    assert world.commit([], [ended]) == []
+    assert world.commit() == []
     assert topic.messages == 2
 
 
@@ -209,77 +209,112 @@ def test_an_ephemeral_subscription_holds_nothing() -> None:
     assert topic.messages == 0
 
 
-def test_a_cursor_that_is_not_durable_reclaims_nothing() -> None:
+def test_what_is_trimmed_follows_from_the_cursors_taken_with_it() -> None:
     world = World()
     topic = world.topic()
     world.reader()
     world.send(2)
     world.send(2)
     world.commit()
-    world.ack((0, 2))
-    under_way = world.core.take_moved()
-    world.ack((2, 4))
-    assert world.commit(under_way) == [1]
-    assert topic.first_offset == 2
+    world.ack((0, 3))
+    assert topic.first_offset == 0
+    changes = world.core.take_changes()
+    [(subscription, ranges)] = changes.acknowledged
+    assert (subscription.subscriber, ranges) == ("billing", [(0, 3)])
+    [trimmed] = changes.trimmed
+    assert (trimmed.topic, trimmed.first_offset, list(trimmed.places)) == (topic, 3, [1])
+    assert topic.first_offset == 3
+    world.ack((3, 4))
     assert world.commit() == [2]
 
 
-def test_a_subscription_that_is_not_durable_yet_lets_nothing_be_reclaimed() -> None:
+def test_a_subscription_cannot_begin_below_what_is_being_given_up() -> None:
+    world = World()
+    world.topic()
+    world.reader(b"a")
+    world.send(4)
+    world.ack((0, 3))
+    assert world.core.take_changes().trimmed[0].first_offset == 3
+    world.register(b"b", "audit")
+    subscribed = world.subscribe(b"b", start=1)
+    assert (subscribed.offset, subscribed.skipped) == (3, 2)
+    assert world.pulled(b"b") == [3]
+
+
+def test_a_new_subscription_holds_messages_from_its_own_place_on() -> None:
     world = World()
     topic = world.topic()
     world.reader(b"a")
     world.send(4)
     world.ack((0, 4))
-    under_way = world.core.take_moved()
     world.register(b"b", "audit")
     world.subscribe(b"b", start=2)
-    assert world.commit(under_way) == []
-    assert topic.first_offset == 0
     world.commit()
     assert topic.first_offset == 2
 
 
-def test_a_deleted_subscription_holds_its_messages_until_its_end_is_durable() -> None:
+def test_the_first_subscription_gives_up_what_it_passes_over() -> None:
+    world = World()
+    topic = world.topic()
+    world.send(4)
+    world.reader(start="new")
+    assert world.commit() == [1]
+    assert topic.first_offset == 4
+
+
+def test_a_deleted_subscription_lets_go_at_once() -> None:
     world = World()
     topic = world.topic()
     world.reader(b"a", "billing")
-    audit = world.reader(b"b", "audit")
+    world.reader(b"b", "audit")
     world.send(2)
     world.ack((0, 2))
-    under_way = world.core.take_moved()
+    assert world.commit() == []
     world.core.unsubscribe("orders", "audit")
-    assert world.commit(under_way) == []
-    assert topic.messages == 2
-    assert world.commit([], [audit]) == [1]
+    assert world.commit() == [1]
     assert topic.messages == 0
+
+
+def test_what_the_only_subscription_acknowledged_before_it_ended_is_kept() -> None:
+    world = World()
+    topic = world.topic()
+    world.reader()
+    world.send(2)
+    world.ack((0, 2))
+    world.core.unsubscribe("orders", "billing")
+    changes = world.core.take_changes()
+    assert (changes.acknowledged, changes.trimmed) == ([], [])
+    assert topic.messages == 2
 
 
 def test_a_subscriber_that_comes_back_holds_messages_for_itself() -> None:
     world = World()
     topic = world.topic()
     world.reader(b"a", "billing")
-    world.commit()
-    old = world.reader(b"b", "audit")
+    world.reader(b"b", "audit")
     world.commit()
     world.send(2)
     world.ack((0, 2))
+    world.ack((0, 1), member=b"b")
     world.core.unsubscribe("orders", "audit")
     world.subscribe(b"b", start="earliest")
-    world.commit(None, [old])
+    [(subscription, _)] = world.core.take_changes().acknowledged
+    assert subscription.subscriber == "billing"
     assert topic.messages == 2
 
 
-def test_deleting_a_topic_leaves_all_its_places_to_the_caller() -> None:
+def test_deleting_a_topic_leaves_the_places_it_has_to_the_caller() -> None:
     world = World()
     world.topic()
     world.reader()
-    world.send(2)
-    world.send(2)
+    for _ in range(3):
+        world.send(2)
     world.ack((0, 2))
-    under_way = world.core.take_moved()
+    assert world.commit() == [1]
+    world.ack((2, 4))
     topic, _ = world.core.delete_topic("orders")
-    assert list(topic.index.places()) == [1, 2]
-    assert world.commit(under_way) == []
+    assert list(topic.index.places()) == [2, 3]
+    assert world.commit() == []
 
 
 def test_subscribing_and_unsubscribing_for_ever_needs_no_memory() -> None:
@@ -290,7 +325,7 @@ def test_subscribing_and_unsubscribing_for_ever_needs_no_memory() -> None:
     world.register(b"a")
     for _ in range(1_000):
         world.core.subscribe(world.core.member(b"a"), "orders", SUBSCRIBE_NEW, wall_ns=0)
-        ended, _ = world.core.unsubscribe("orders", "billing")
-        world.core.reclaim(world.core.take_moved(), [ended])
+        world.core.unsubscribe("orders", "billing")
+        world.core.take_changes()
     assert len(topic._held._heap) < 200
     world.core.check()

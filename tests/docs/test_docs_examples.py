@@ -21,10 +21,10 @@ from docs_terminal import SHOWN_ADDRESS, Typist, looks_like, steps_of
 # ``text`` is drawings and forms; there is nothing in it to run.
 KINDS = ("console", "python", "output", "json", "text")
 
-# Its blocks are bytes and drawings, and have a test of their own.
-PROTOCOL = "docs/protocol.md"
+# Their blocks are bytes and drawings, and have tests of their own.
+NORMATIVE = ("docs/protocol.md", "docs/storage-format.md")
 
-PAGES = [page for page in pages() if name_of(page) != PROTOCOL]
+PAGES = [page for page in pages() if name_of(page) not in NORMATIVE]
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from engine_client import Client
+from engine_bench import Bench
+from engine_client import Client, session_id
 from engine_drivers import ENGINES
 
 
@@ -27,3 +28,17 @@ def client(new_client) -> Client:
     client = new_client()
     client.create_topic("orders")
     return client
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+@pytest.fixture
+def held(bench: Bench) -> Bench:
+    """One whose commits wait from now on."""
+    bench.client.driver.call("register_publisher", session_id(b"session"))
+    bench.client.sequences[b"session"] = 0
+    bench.journal.hold = True
+    return bench

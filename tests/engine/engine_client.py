@@ -20,6 +20,11 @@ class Message(NamedTuple):
     deliveries: int
 
 
+def session_id(name: bytes) -> bytes:
+    """The id of a publisher session, which has 16 bytes."""
+    return name.ljust(16, b".")
+
+
 class Messages(list[Message]):
     """What one pull got, and what there is to know of it."""
 
@@ -68,12 +73,13 @@ class Client:
         age_ms: int = 0,
         batch: bytes | None = None,
     ) -> Pending:
+        id_ = session_id(session)
         if session not in self.sequences:
-            self.driver.call("register_publisher", session)
+            self.driver.call("register_publisher", id_)
         sequence = sequence or self.sequences.get(session, 0) + 1
         self.sequences[session] = max(sequence, self.sequences.get(session, 0))
         body = batches.encode(payloads) if batch is None else batch
-        return self.driver.start("send", session, sequence, topic, body, age_ms=age_ms)
+        return self.driver.start("send", id_, sequence, topic, body, age_ms=age_ms)
 
     def send(self, *payloads: bytes, **what: Any) -> Receipt:
         pending = self.start_send(*payloads, **what)

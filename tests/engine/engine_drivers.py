@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
 from typing import Any, Protocol
 
+from folded_records import FoldedRecords
+
 from mbctl.batch import Buffer
 from mbctl.engine.local import LocalEngine
-from mbctl.errors import MbctlError
+from mbctl.errors import DiskFull, MbctlError
 from mbctl.journal.memory import MemoryJournal
-from mbctl.journal.records import BatchHead, Record
-from mbctl.model import MIB, NS_PER_MS, NS_PER_S, Limits
+from mbctl.journal.records import BatchHead, Damaged, Journal, Record, Recovered
+from mbctl.model import KIB, MIB, NS_PER_MS, NS_PER_S, Limits
 
 
 class Pending:
@@ -46,7 +48,9 @@ class Driver(Protocol):
 
     limits: Limits
     capabilities: frozenset[str]
-    """``dense_offsets``: the offsets of a topic have no gaps."""
+    """``dense_offsets``: the offsets of a topic have no gaps.
+    ``durable``: what was answered outlives a restart.
+    """
 
     def call(self, verb: str, *args: Any, **named: Any) -> Any:
         """Do a verb and wait for its answer, which may take time; raises a refusal."""
@@ -63,6 +67,12 @@ class Driver(Protocol):
     def advance(self, seconds: float) -> None:
         """Let time pass."""
 
+    def restart(self, *, crash: bool) -> None:
+        """End the engine and go on with what it stored; only with the capability ``durable``.
+
+        With ``crash`` it ends as if killed: what has no answer yet will never have one.
+        """
+
     def close(self) -> None:
         """End the engine; everything must have been answered."""
 
@@ -70,8 +80,8 @@ class Driver(Protocol):
 class VirtualRuntime:
     """A Runtime whose time stands still until it is told to pass."""
 
-    def __init__(self) -> None:
-        self.ns = 1_000 * NS_PER_S
+    def __init__(self, ns: int = 1_000 * NS_PER_S) -> None:
+        self.ns = ns
         self.wall_offset_ns = 1_700_000_000 * NS_PER_S
         self.turns = 0
         self._soon: list[Callable[[], None]] = []
@@ -86,6 +96,8 @@ class VirtualRuntime:
 
     def call_soon(self, call: Callable[[], None]) -> None:
         self._soon.append(call)
+
+    call_soon_threadsafe = call_soon
 
     def call_at(self, when_ns: int, call: Callable[[], None]) -> "VirtualTimer":
         timer = VirtualTimer(call)
@@ -141,19 +153,29 @@ class VirtualTimer:
 class TestJournal(MemoryJournal):
     """A journal in memory that writes down what it is told.
 
-    With ``hold`` its commits are not done before ``let_go``.
+    With ``hold`` its commits are not done before ``let_go``, with ``hold_reads`` its reads
+    not before ``let_reads_go``. The batches at the ``damaged`` places cannot be read.
     """
 
     __test__ = False
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.hold = False
+    def __init__(self, max_bytes: int = 64 * MIB) -> None:
+        super().__init__(max_bytes)
+        self.hold = self.hold_reads = False
+        self.is_full = False
+        """Whether there is no room even for what frees space."""
+        self.damaged: set[int] = set()
         self.heads: list[BatchHead] = []
         self.records: list[Record] = []
         self.released: list[int] = []
         self.commits = 0
         self._waiting: list[Callable[[], None]] = []
+        self._reads: list[Callable[[], None]] = []
+
+    def check_room(self, size: int, *, is_reserved: bool = False) -> None:
+        if self.is_full:
+            raise DiskFull(size=self.taken, limit=self.max_bytes)
+        super().check_room(size, is_reserved=is_reserved)
 
     def append_batch(self, head: BatchHead, batch: Buffer) -> int:
         self.heads.append(head)
@@ -168,6 +190,16 @@ class TestJournal(MemoryJournal):
             self._waiting.append(done)
         else:
             done()
+
+    def read(self, places: Sequence[int], done: Callable[[list[Buffer | Damaged]], None]) -> None:
+        bodies = bodies_of(super().read, places)
+        for index, place in enumerate(places):
+            if place in self.damaged:
+                bodies[index] = Damaged("its CRC is wrong")
+        if self.hold_reads:
+            self._reads.append(lambda: done(bodies))
+        else:
+            done(bodies)
 
     def release(self, places: Iterable[int]) -> None:
         places = list(places)
@@ -185,49 +217,177 @@ class TestJournal(MemoryJournal):
         for call in done:
             call()
 
+    def let_reads_go(self) -> None:
+        """Let all reads be done."""
+        reads, self._reads = self._reads, []
+        for call in reads:
+            call()
+
+
+def bodies_of(
+    read: Callable[[Sequence[int], Callable[[list[Buffer | Damaged]], None]], None],
+    places: Sequence[int],
+) -> list[Buffer | Damaged]:
+    """What a journal in memory reads, which it does at once."""
+    bodies: list[Buffer | Damaged] = []
+    read(places, bodies.extend)
+    return bodies
+
 
 class LaggingJournal(MemoryJournal):
     """A journal in memory that is as slow as a disk, for commits and for reads."""
 
-    def __init__(self, runtime: VirtualRuntime) -> None:
-        super().__init__()
+    def __init__(self, runtime: VirtualRuntime, max_bytes: int) -> None:
+        super().__init__(max_bytes)
         self.runtime = runtime
 
     def commit(self, done: Callable[[], None]) -> None:
         self.runtime.call_at(self.runtime.ns + 3 * NS_PER_MS, done)
 
-    def read(self, places: Sequence[int], done: Callable[[list[Buffer]], None]) -> None:
+    def read(self, places: Sequence[int], done: Callable[[list[Buffer | Damaged]], None]) -> None:
         # What is released later is still read: the batches are taken hold of here.
-        bodies: list[Buffer] = []
-        super().read(places, bodies.extend)
+        bodies = bodies_of(super().read, places)
         self.runtime.call_at(self.runtime.ns + NS_PER_MS, lambda: done(bodies))
+
+
+class RememberingJournal(LaggingJournal):
+    """A slow journal that remembers in ``log`` what it was told, and how much is durable."""
+
+    durability = "always"
+
+    def __init__(self, runtime: VirtualRuntime, max_bytes: int) -> None:
+        super().__init__(runtime, max_bytes)
+        self.log: list[Record | tuple[BatchHead, int]] = []
+        self.durable = 0
+        self.released: list[int] = []
+
+    def append_batch(self, head: BatchHead, batch: Buffer) -> int:
+        place = super().append_batch(head, batch)
+        self.log.append((head, place))
+        return place
+
+    def append(self, record: Record) -> None:
+        self.log.append(record)
+
+    def commit(self, done: Callable[[], None]) -> None:
+        end = len(self.log)
+
+        def durable() -> None:
+            self.durable = end
+            self.syncs += 1
+            done()
+
+        super().commit(durable)
+
+    def release(self, places: Iterable[int]) -> None:
+        places = list(places)
+        self.released += places
+        super().release(places)
+
+    def close(self, done: Callable[[], None]) -> None:
+        """Keep the batches: the next process reads them."""
+        assert self.durable == len(self.log)
+        done()
+
+    def successor(
+        self, runtime: VirtualRuntime, window: int
+    ) -> tuple["RememberingJournal", Recovered]:
+        """The journal of the next process, and what it finds: what was durable here."""
+        log = self.log[: self.durable]
+        journal = RememberingJournal(runtime, self.max_bytes)
+        journal.log, journal.durable, journal.released = log, len(log), self.released
+        journal._next_place = self._next_place
+        folded = FoldedRecords(window=window)
+        for entry in log:
+            if isinstance(entry, tuple):
+                head, place = entry
+                body = self._batches.get(place, b"released")
+                folded.append_batch(head, memoryview(body).nbytes, place)
+            else:
+                folded.append(entry)
+        folded.release(self.released)
+        for topic in folded.topics.values():
+            for _, _, place, _, size in topic.batches:
+                journal._batches[place] = self._batches[place]
+                journal._size += size
+        return journal, folded.recovered()
+
+
+class Store(Protocol):
+    """Where an engine in virtual time has its journal."""
+
+    capabilities: frozenset[str]
+
+    def open(self, runtime: VirtualRuntime, limits: Limits) -> tuple[Journal, Recovered | None]:
+        """The journal, and what was in it, the first time or after the process ended."""
+
+
+class VolatileStore:
+    """A journal that is made anew each time."""
+
+    capabilities = frozenset({"dense_offsets"})
+
+    def __init__(self, new_journal: Callable[[VirtualRuntime], Journal]) -> None:
+        self._new_journal = new_journal
+
+    def open(self, runtime: VirtualRuntime, limits: Limits) -> tuple[Journal, Recovered | None]:
+        return self._new_journal(runtime), None
+
+
+class RememberingStore:
+    """Journals that follow one another and know what the one before held."""
+
+    capabilities = frozenset({"dense_offsets", "durable"})
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._journal: RememberingJournal | None = None
+
+    def open(self, runtime: VirtualRuntime, limits: Limits) -> tuple[Journal, Recovered | None]:
+        if self._journal is None:
+            self._journal = RememberingJournal(runtime, self._max_bytes)
+            return self._journal, Recovered(1, [], [])
+        self._journal, recovered = self._journal.successor(runtime, limits.sends_in_flight)
+        return self._journal, recovered
 
 
 class LocalDriver:
     """A local engine in virtual time."""
 
-    capabilities = frozenset({"dense_offsets"})
-
-    def __init__(
-        self,
-        journal: Callable[[VirtualRuntime], MemoryJournal],
-        limits: Limits | None = None,
-        max_bytes: int = 64 * MIB,
-    ) -> None:
+    def __init__(self, store: Store, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self.runtime = VirtualRuntime()
-        self.journal = journal(self.runtime)
-        self.engine = LocalEngine(self.journal, self.runtime, self.limits, max_bytes=max_bytes)
+        self.capabilities = store.capabilities
+        self.store = store
         self.pending: list[Pending] = []
+        self._open(VirtualRuntime())
+
+    def _open(self, runtime: VirtualRuntime) -> None:
+        self.runtime = runtime
+        self.journal, recovered = self.store.open(runtime, self.limits)
+        self.engine = LocalEngine(self.journal, runtime, self.limits, recovered)
+        self.is_closed = False
+        runtime.run_turns()
+
+    def restart(self, *, crash: bool) -> None:
+        assert "durable" in self.capabilities
+        if not crash:
+            self.close()
+        self.pending = [pending for pending in self.pending if pending.done]
+        # What the old runtime was still to call is gone with its process.
+        self._open(VirtualRuntime(self.runtime.ns + NS_PER_S))
+        self.engine.core.check()
 
     def call(self, verb: str, *args: Any, **named: Any) -> Any:
         pending = self.start(verb, *args, **named)
-        self.runtime.run_turns()
-        while not pending.done:
-            assert self.runtime.next_timer_ns() is not None, f"{verb} is never answered"
-            self.runtime.run_timer()
+        self._wait_for(pending)
         self.engine.core.check()
         return pending.result()
+
+    def _wait_for(self, pending: Pending) -> None:
+        self.runtime.run_turns()
+        while not pending.done:
+            assert self.runtime.next_timer_ns() is not None, "it is never answered"
+            self.runtime.run_timer()
 
     def start(self, verb: str, *args: Any, **named: Any) -> Pending:
         pending = Pending()
@@ -246,9 +406,9 @@ class LocalDriver:
         self.engine.core.check()
 
     def close(self) -> None:
-        closed = self.start("close")
-        self.settle()
-        assert closed.done
+        if not self.is_closed:
+            self.is_closed = True
+            self._wait_for(self.start("close"))
         unanswered = [pending for pending in self.pending if not pending.done]
         assert not unanswered, "closing left requests without an answer"
 
@@ -256,15 +416,44 @@ class LocalDriver:
 Factory = Callable[..., Driver]
 
 
-def memory(limits: Limits | None = None, **options: Any) -> LocalDriver:
+def memory(limits: Limits | None = None, max_bytes: int = 64 * MIB) -> LocalDriver:
     """The local engine on memory."""
-    return LocalDriver(lambda runtime: MemoryJournal(), limits, **options)
+    return LocalDriver(VolatileStore(lambda runtime: MemoryJournal(max_bytes)), limits)
 
 
-def slow_journal(limits: Limits | None = None, **options: Any) -> LocalDriver:
+def slow_journal(limits: Limits | None = None, max_bytes: int = 64 * MIB) -> LocalDriver:
     """The local engine on a journal whose commits and reads take time."""
-    return LocalDriver(LaggingJournal, limits, **options)
+    return LocalDriver(VolatileStore(lambda runtime: LaggingJournal(runtime, max_bytes)), limits)
 
 
-# Every engine that must pass the conformance tests.
-ENGINES: dict[str, Factory] = {"memory": memory, "slow journal": slow_journal}
+def remembering_journal(limits: Limits | None = None, max_bytes: int = 64 * MIB) -> LocalDriver:
+    """The local engine on a slow journal that remembers, by the plainest recovery there is."""
+    return LocalDriver(RememberingStore(max_bytes), limits)
+
+
+def disk(limits: Limits | None = None, max_bytes: int = 64 * MIB) -> LocalDriver:
+    """The local engine on the journal on disk."""
+    from disk_store import DiskStore
+
+    return LocalDriver(DiskStore(max_bytes=max_bytes, segment_bytes=MIB), limits)
+
+
+def small_segments(limits: Limits | None = None, max_bytes: int = 64 * MIB) -> LocalDriver:
+    """The same, with segments so small that every few records cross one."""
+    from disk_store import DiskStore
+
+    store = DiskStore(max_bytes=max_bytes, segment_bytes=2 * KIB, snapshot_bytes=8 * KIB)
+    return LocalDriver(store, limits)
+
+
+# Every engine that must pass the conformance tests, and of them those with ``durable``.
+DURABLE_ENGINES: dict[str, Factory] = {
+    "remembering journal": remembering_journal,
+    "disk": disk,
+    "disk with small segments": small_segments,
+}
+ENGINES: dict[str, Factory] = {
+    "memory": memory,
+    "slow journal": slow_journal,
+    **DURABLE_ENGINES,
+}

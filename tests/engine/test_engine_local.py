@@ -9,65 +9,22 @@ from functools import partial
 from typing import Any
 
 import pytest
-from engine_client import Client, Messages
-from engine_drivers import LocalDriver, Pending, TestJournal
+from engine_bench import Bench
+from engine_client import Messages, session_id
+from engine_drivers import TestJournal, VirtualRuntime
 
 from mbctl import batch as batches
+from mbctl.engine.local import LocalEngine
 from mbctl.errors import DiskFull, InvalidArgument, TopicFull, TopicNotFound
 from mbctl.journal.records import (
+    Acknowledged,
     SubscriptionDeleted,
     SubscriptionState,
     TopicCreated,
     TopicDeleted,
+    TopicTrimmed,
 )
-from mbctl.model import MIB, NS_PER_S, Limits, SubscribeOptions, TopicSettings
-
-
-class Bench:
-    """A local engine on a journal that is held back when a test says so."""
-
-    def __init__(self, limits: Limits | None = None, max_bytes: int = 64 * MIB) -> None:
-        self.driver = LocalDriver(lambda runtime: TestJournal(), limits, max_bytes)
-        self.engine = self.driver.engine
-        self.runtime = self.driver.runtime
-        self.client = Client(self.driver)
-        self.client.create_topic("orders")
-        self.client.reader()
-
-    @property
-    def journal(self) -> TestJournal:
-        assert isinstance(self.driver.journal, TestJournal)
-        return self.driver.journal
-
-    def start(self, verb: str, *args: Any, **named: Any) -> Pending:
-        """Begin a verb and end its turn."""
-        pending = self.driver.start(verb, *args, **named)
-        self.runtime.run_turns()
-        return pending
-
-    def send(self, *payloads: bytes) -> Pending:
-        pending = self.client.start_send(*payloads)
-        self.runtime.run_turns()
-        return pending
-
-    def let_go(self, count: int | None = None) -> None:
-        self.journal.let_go(count)
-        self.runtime.run_turns()
-
-
-@pytest.fixture
-def bench() -> Bench:
-    return Bench()
-
-
-@pytest.fixture
-def held(bench: Bench) -> Bench:
-    """One whose commits wait from now on."""
-    bench.client.driver.call("register_publisher", b"session")
-    bench.client.sequences[b"session"] = 0
-    bench.journal.hold = True
-    return bench
-
+from mbctl.model import MIB, NS_PER_S, SubscribeOptions, TopicSettings
 
 # --- nothing is answered or shown before it is durable ------------------------------------------
 
@@ -202,7 +159,7 @@ def test_the_space_of_a_large_topic_is_released_over_several_turns(bench: Bench)
     assert len(bench.journal.released) == 40_000
     bench.runtime.run_turns()
     assert len(bench.journal.released) == 50_000
-    assert bench.journal.size == 0
+    assert bench.journal.taken == 0
 
 
 # --- the journal is told of every durable change ------------------------------------------------
@@ -214,7 +171,7 @@ def test_a_batch_is_stored_as_it_came_with_whose_and_where_it_is(bench: Bench) -
     [head] = bench.journal.heads
     assert head.topic_id == bench.client.topic_ids["orders"]
     assert (head.first_offset, head.count) == (0, 2)
-    assert (head.session, head.sequence) == (b"s1", 7)
+    assert (head.session, head.sequence) == (session_id(b"s1"), 7)
     assert head.timestamp == bench.client.pull()[0].timestamp
     read: list[Any] = []
     bench.journal.read([1], read.extend)
@@ -236,27 +193,46 @@ def test_every_change_of_a_topic_is_stored(bench: Bench) -> None:
 def test_every_change_of_a_durable_subscription_is_stored(bench: Bench) -> None:
     topic_id = bench.client.topic_ids["orders"]
     bench.client.send(*[b"x"] * 10)
-    del bench.journal.records[:]
 
-    def last_state() -> SubscriptionState:
-        state = bench.journal.records.pop()
-        assert not bench.journal.records
-        assert isinstance(state, SubscriptionState)
-        assert (state.topic_id, state.subscriber) == (topic_id, "billing")
-        return state
+    def taken() -> list[Any]:
+        records = bench.journal.records[:]
+        del bench.journal.records[:]
+        return records
 
+    [_, created] = taken()
+    assert isinstance(created, SubscriptionState)
+    assert (created.topic_id, created.subscriber, created.cursor) == (topic_id, "billing", 0)
+    bench.client.subscribe()
+    assert taken() == []
     bench.client.subscribe(ack_wait=5.0)
-    assert last_state().ack_wait_ns == 5 * NS_PER_S
+    assert [state.ack_wait_ns for state in taken()] == [5 * NS_PER_S]
     bench.client.pull()
-    assert bench.journal.records == []
+    assert taken() == []
     bench.client.ack([(0, 2), (4, 6)])
-    state = last_state()
-    assert (state.cursor, state.acknowledged) == (2, [(4, 6)])
+    acknowledged = Acknowledged(topic_id, "billing", [(0, 2), (4, 6)])
+    assert taken() == [acknowledged, TopicTrimmed(topic_id, 2)]
+    bench.client.ack([(5, 7)])
+    assert taken() == [Acknowledged(topic_id, "billing", [(6, 7)])]
     bench.client.nack([(2, 3)])
     bench.client.extend([(3, 4)])
-    assert bench.journal.records == []
+    assert taken() == []
     bench.client.driver.call("unsubscribe", "orders", "billing")
-    assert bench.journal.records == [SubscriptionDeleted(topic_id, "billing")]
+    assert taken() == [SubscriptionDeleted(topic_id, "billing")]
+
+
+def test_a_state_that_is_stored_has_what_was_acknowledged_in_the_same_turn(bench: Bench) -> None:
+    bench.client.send(*[b"x"] * 10)
+    bench.client.pull()
+    del bench.journal.records[:]
+    topic_id = bench.client.topic_ids["orders"]
+    bench.driver.start("ack", b"a", "orders", topic_id, [(0, 2), (4, 6)])
+    bench.driver.start("subscribe", b"a", "orders", SubscribeOptions(ack_wait=5.0))
+    bench.runtime.run_turns()
+    state, acknowledged, trimmed = bench.journal.records
+    assert isinstance(state, SubscriptionState)
+    assert (state.cursor, state.acknowledged) == (2, [(4, 6)])
+    assert acknowledged == Acknowledged(topic_id, "billing", [(0, 2), (4, 6)])
+    assert trimmed == TopicTrimmed(topic_id, 2)
 
 
 def test_what_is_ephemeral_is_never_stored(bench: Bench) -> None:
@@ -271,19 +247,6 @@ def test_what_is_ephemeral_is_never_stored(bench: Bench) -> None:
     assert bench.journal.records == []
 
 
-def test_an_ack_carried_by_a_pull_is_stored_with_the_turn(bench: Bench) -> None:
-    bench.client.send(b"one")
-    bench.client.pull()
-    del bench.journal.records[:]
-    topic_id = bench.client.topic_ids["orders"]
-    bench.driver.tell("ack_with_pull", b"a", "orders", topic_id, [(0, 1)])
-    assert bench.journal.records == []
-    bench.runtime.run_turns()
-    [state] = bench.journal.records
-    assert isinstance(state, SubscriptionState)
-    assert state.cursor == 1
-
-
 def test_everything_of_one_turn_is_committed_together(bench: Bench) -> None:
     bench.client.send(b"first")
     commits = bench.journal.commits
@@ -295,7 +258,7 @@ def test_everything_of_one_turn_is_committed_together(bench: Bench) -> None:
     assert bench.journal.commits == commits + 1
 
 
-def test_the_state_stored_is_that_at_the_end_of_the_turn(bench: Bench) -> None:
+def test_all_acks_of_one_turn_are_stored_as_one_record(bench: Bench) -> None:
     bench.client.send(*[b"x"] * 5)
     bench.client.pull()
     del bench.journal.records[:]
@@ -303,7 +266,10 @@ def test_the_state_stored_is_that_at_the_end_of_the_turn(bench: Bench) -> None:
     for offset in range(5):
         bench.driver.start("ack", b"a", "orders", topic_id, [(offset, offset + 1)])
     bench.runtime.run_turns()
-    assert [state.cursor for state in bench.journal.records] == [5]
+    assert bench.journal.records == [
+        Acknowledged(topic_id, "billing", [(0, 5)]),
+        TopicTrimmed(topic_id, 5),
+    ]
 
 
 # --- refusals change nothing --------------------------------------------------------------------
@@ -414,11 +380,7 @@ def test_rates_are_those_of_the_last_seconds(bench: Bench) -> None:
 
 def test_topic_ids_are_not_used_again_by_a_later_process() -> None:
     earlier = Bench()
-    later = Bench()
-    later.runtime.ns += NS_PER_S
-    newest = LocalDriver(lambda runtime: TestJournal())
-    newest.runtime.ns += NS_PER_S
-    engine = type(newest.engine)(TestJournal(), newest.runtime, max_bytes=MIB)
+    engine = LocalEngine(TestJournal(), VirtualRuntime(earlier.runtime.ns + NS_PER_S))
     assert engine.core.topics._next_id > earlier.client.topic_ids["orders"]
 
 
@@ -442,7 +404,6 @@ def test_a_closed_engine_has_nothing_left_to_do(bench: Bench) -> None:
     bench.client.pull()
     bench.driver.start("delete_topic", "orders")
     bench.driver.start("close")
-    bench.journal.close()
     bench.driver.tell("close_member", b"a")
     bench.driver.tell("cancel_pull", 1)
     bench.driver.advance(1_000)

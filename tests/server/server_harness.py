@@ -13,19 +13,21 @@ from mbctl import batch as batches
 from mbctl.engine.local import LocalEngine
 from mbctl.journal.memory import MemoryJournal
 from mbctl.model import KIB, LIMITS, MIB, Limits
-from mbctl.server.runtime import AsyncioRuntime
+from mbctl.server.runtime import AsyncioRuntime, loop_factory
 from mbctl.server.server import Server
 from mbctl.wire import messages as wire
 from mbctl.wire.session import ClientSession, Fatal
 
 T = TypeVar("T")
 
+_MAX_BYTES = 1024 * MIB
+
 
 class HeldJournal(MemoryJournal):
     """Memory whose commits are done when the test says so, as a slow disk's would be."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(_MAX_BYTES)
         self._held: list[Callable[[], None]] = []
 
     def commit(self, done: Callable[[], None]) -> None:
@@ -50,7 +52,7 @@ class ServerInside:
         loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     ) -> None:
         self.limits = limits
-        self.journal = journal or MemoryJournal()
+        self.journal = journal or MemoryJournal(_MAX_BYTES)
         self.troubles: list[dict[str, Any]] = []
         """What the loop's exception handler was told."""
         self._runner = asyncio.Runner(loop_factory=loop_factory or _loop)
@@ -79,7 +81,7 @@ class ServerInside:
         self._loop.set_exception_handler(lambda _, context: self.troubles.append(context))
         self._stopping = asyncio.Event()
         runtime = AsyncioRuntime(self._loop)
-        self.engine = LocalEngine(self.journal, runtime, self.limits, max_bytes=1024 * MIB)
+        self.engine = LocalEngine(self.journal, runtime, self.limits)
         self.server = Server(self.engine, self.limits, self._loop)
         await self.server.start("127.0.0.1", 0)
         self.address = self.server.address
@@ -119,9 +121,7 @@ class ServerInside:
 
 
 def _loop() -> asyncio.AbstractEventLoop:
-    from mbctl.server.run import _loop_factory
-
-    return (_loop_factory() or asyncio.new_event_loop)()
+    return (loop_factory() or asyncio.new_event_loop)()
 
 
 class RawClient:

@@ -1,12 +1,14 @@
 """What a server may be told."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mbctl import InvalidArgument, MbctlError, NotSupported
 from mbctl.model import MIB
-from mbctl.server.options import ServerOptions, is_loopback, memory_bytes
+from mbctl.server.options import ServerOptions, default_directory, is_loopback, memory_bytes
 
 
 def test_the_defaults_can_be_served() -> None:
@@ -23,6 +25,10 @@ def test_the_defaults_can_be_served() -> None:
         ({"log_format": "xml"}, NotSupported),
         ({"host": "0.0.0.0"}, InvalidArgument),
         ({"host": ""}, InvalidArgument),
+        ({"data": ""}, InvalidArgument),
+        ({"memory": True, "data": "d"}, InvalidArgument),
+        ({"memory": True, "sync": "always"}, InvalidArgument),
+        ({"memory": True, "sync": "never"}, InvalidArgument),
     ],
 )
 def test_what_cannot_be_served_is_refused(options: dict[str, Any], error: type[MbctlError]) -> None:
@@ -31,7 +37,14 @@ def test_what_cannot_be_served_is_refused(options: dict[str, Any], error: type[M
 
 
 @pytest.mark.parametrize(
-    "options", [{"port": 65_535}, {"max_bytes": MIB}, {"host": "0.0.0.0", "insecure": True}]
+    "options",
+    [
+        {"port": 65_535},
+        {"max_bytes": MIB},
+        {"host": "0.0.0.0", "insecure": True},
+        {"data": "d", "sync": "never"},
+        {"memory": True, "max_bytes": MIB},
+    ],
 )
 def test_what_can_be_served_is_not(options: dict[str, Any]) -> None:
     ServerOptions(**options).check()
@@ -55,7 +68,28 @@ def test_loopback_is_known(host: str, is_it: bool) -> None:
     assert is_loopback(host) is is_it
 
 
-def test_a_server_holds_a_quarter_of_the_memory_unless_told_otherwise() -> None:
-    assert ServerOptions().bytes_limit == memory_bytes() // 4
-    assert ServerOptions(max_bytes=5 * MIB).bytes_limit == 5 * MIB
+def test_a_server_in_memory_holds_a_quarter_of_it_unless_told_otherwise() -> None:
+    assert ServerOptions(memory=True).bytes_limit == memory_bytes() // 4
+    assert ServerOptions(memory=True, max_bytes=5 * MIB).bytes_limit == 5 * MIB
     assert memory_bytes() > 64 * MIB
+
+
+def test_a_server_on_disk_leaves_its_bound_to_the_disk_unless_told_otherwise() -> None:
+    assert ServerOptions().bytes_limit is None
+    assert ServerOptions(max_bytes=5 * MIB).bytes_limit == 5 * MIB
+
+
+def test_data_is_where_it_is_said_else_where_the_users_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert ServerOptions(memory=True).data_directory is None
+    assert ServerOptions(data="d").data_directory == tmp_path / "d"
+    assert ServerOptions(data="link").data_directory == tmp_path / "real"
+    assert ServerOptions().data_directory == default_directory()
+
+
+def test_the_users_data_directory_is_not_touched_by_tests() -> None:
+    assert default_directory() == Path(os.environ["XDG_DATA_HOME"]) / "mbctl"
+    assert default_directory() == Path(os.environ["MBCTL_DATA"])

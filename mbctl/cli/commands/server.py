@@ -10,15 +10,50 @@ from mbctl.model import DEFAULT_HOST, DEFAULT_PORT
 
 app = make_app()
 
+_Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        envvar="MBCTL_DATA",
+        help="Where to keep messages.  [default: the user's data directory]",
+        show_default=False,
+    ),
+]
+_Sync = Annotated[
+    Literal["always", "never"] | None,
+    typer.Option(
+        "--sync",
+        metavar="always|never",
+        envvar="MBCTL_SYNC",
+        help="Whether a message is forced to disk before it is acknowledged.  [default: always]",
+        show_default=False,
+    ),
+]
+_MaxBytes = Annotated[
+    int | None,
+    typer.Option(
+        "--max-bytes",
+        metavar="SIZE",
+        parser=parse_size,
+        envvar="MBCTL_MAX_BYTES",
+        help="Refuse sends when messages take up this much, such as 4G.  [default: when the disk"
+        " has 5% or 1 GiB left; with --memory a quarter of the memory]",
+        show_default=False,
+    ),
+]
+
 
 @app.command(
     cls=Command,
     epilog="""
     mbctl server
+    mbctl server --data ./broker --max-bytes 4G
     mbctl server --memory --port 0
     """,
 )
 def server(
+    context: typer.Context,
     host: Annotated[
         str, typer.Option("--host", metavar="HOST", envvar="MBCTL_HOST", help="Where to listen.")
     ] = DEFAULT_HOST,
@@ -33,36 +68,12 @@ def server(
             help="The port; 0 picks a free one.",
         ),
     ] = DEFAULT_PORT,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            metavar="DIR",
-            envvar="MBCTL_DATA",
-            help="The data directory. For now messages are kept in memory, with or without it.",
-            show_default=False,
-        ),
-    ] = None,
-    memory: Annotated[bool, typer.Option("--memory", help="Keep messages in memory only.")] = False,
-    sync: Annotated[
-        Literal["always", "never"],
-        typer.Option(
-            "--sync",
-            metavar="always|never",
-            envvar="MBCTL_SYNC",
-            help="Whether a message is on disk before it is acknowledged; here, always in memory.",
-        ),
-    ] = "always",
-    max_bytes: Annotated[
-        int | None,
-        typer.Option(
-            "--max-bytes",
-            metavar="SIZE",
-            parser=parse_size,
-            envvar="MBCTL_MAX_BYTES",
-            help="Refuse sends above this size of messages in all, such as 4G.",
-        ),
-    ] = None,
+    data: _Data = None,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Keep messages in memory; they end with the server.")
+    ] = False,
+    sync: _Sync = None,
+    max_bytes: _MaxBytes = None,
     log_format: Annotated[
         Literal["text", "json"],
         typer.Option(
@@ -79,10 +90,13 @@ def server(
 ) -> int:
     """Run the broker until Ctrl-C.
 
-    Prints one line to stdout when it is ready; the log goes to stderr.
+    Messages are kept in a directory and are there again after a restart. Prints one line to
+    stdout when it is ready; the log goes to stderr.
     """
-    if memory and data is not None:
-        raise typer.BadParameter("--memory goes without --data.")
+    if memory:
+        # What is said here goes before what the environment says always.
+        data = data if _is_said(context, "data") else None
+        sync = sync if _is_said(context, "sync") else None
     from mbctl.server import run
     from mbctl.server.options import ServerOptions
 
@@ -98,3 +112,9 @@ def server(
             log_format=log_format,
         )
     )
+
+
+def _is_said(context: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line itself."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

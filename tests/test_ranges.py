@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from mbctl.core.ranges import RangeSet, merged
+from mbctl.ranges import RangeSet, merged
 
 
 @pytest.mark.parametrize(

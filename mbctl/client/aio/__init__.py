@@ -1,0 +1,1 @@
+"""The asyncio face: the same verbs as coroutines, on one connection that many calls share."""

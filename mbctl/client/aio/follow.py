@@ -1,0 +1,225 @@
+"""The loop behind ``Subscriber.follow``: always one pull under way for each topic."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mbctl.client.aio.connection import Connection, Reply, anew, until
+from mbctl.client.aio.messages import Batch, Message
+from mbctl.client.backoff import Backoff
+from mbctl.client.deadline import Deadline
+from mbctl.client.packing import to_frame
+from mbctl.client.subscribing import FOLLOW_MESSAGES, FOLLOW_WAIT_S
+from mbctl.errors import MbctlError, Timeout, from_wire
+from mbctl.wire import messages as wire
+
+if TYPE_CHECKING:
+    from mbctl.client.aio.subscriber import Subscriber
+
+
+class Following(AsyncIterator[Message]):
+    """The messages of a follow, for ``async for``. Dropping it leaves the follow."""
+
+    __slots__ = ("_follow", "_loop")
+
+    def __init__(self, follow: "Follow", loop: asyncio.AbstractEventLoop) -> None:
+        self._follow = follow
+        self._loop = loop
+
+    def __aiter__(self) -> "Following":
+        return self
+
+    async def __anext__(self) -> Message:
+        return await self._follow.next_message()
+
+    async def aclose(self) -> None:
+        """Give back what was not yielded, now."""
+        self._follow.leave()
+
+    def __del__(self) -> None:
+        # Garbage may be found in the middle of anything, and in any thread: this only marks.
+        if not self._follow.is_ended:
+            self._follow.is_dropped = True
+            with suppress(RuntimeError):
+                # Not when the loop is closed: everything was given back with it.
+                self._loop.call_soon_threadsafe(self._follow.leave)
+
+
+class Follow:
+    """The pulls under way on one connection, their replies, and the batch being yielded."""
+
+    def __init__(self, subscriber: "Subscriber", topics: list[str]) -> None:
+        self._subscriber = subscriber
+        self._topics = topics
+        self._connection: Connection | None = None
+        """The connection that ``_pulls`` were sent on."""
+        self._pulls: dict[int, str] = {}
+        self._replies: dict[int, wire.Message] = {}
+        """The replies that have come and were not looked at, by the ids of their pulls."""
+        self._waiter: asyncio.Future[MbctlError | None] | None = None
+        self._batch: Batch | None = None
+        self._messages: Iterator[Message] = iter(())
+        self._yielded_next = 0
+        self.is_dropped = False
+        """Whether nobody can ask for a message any more."""
+        self.is_ended = False
+
+    async def next_message(self) -> Message:
+        """The next message; cancelled, it is the next one all the same.
+
+        Raises:
+            StopAsyncIteration: the follow has ended, by an error or with its Subscriber.
+            MbctlError: as from ``Subscriber.pull``; that ends it.
+        """
+        message = next(self._messages, None)
+        if message is None:
+            if self.is_ended:
+                raise StopAsyncIteration
+            self._finish()
+            try:
+                message = await self._first_of_next()
+            except MbctlError:
+                self.leave()
+                raise
+        self._yielded_next = message.offset + 1
+        return message
+
+    async def _first_of_next(self) -> Message:
+        """The first message of the next batch; its topic's next pull is under way then."""
+        subscriber = self._subscriber
+        with subscriber._waiting_for(self._topics):
+            while True:
+                topic, reply = await self._next_reply()
+                if isinstance(reply, wire.Error):
+                    error = from_wire(reply.code, reply.details)
+                    subscriber._pull_refused(topic, error)
+                    raise error
+                batch = subscriber._taken(topic, reply)
+                assert self._connection is not None
+                if self._connection.is_open:
+                    self._ask(self._connection)
+                if batch:
+                    self._batch = batch
+                    self._yielded_next = 0
+                    self._messages = iter(batch)
+                    return next(self._messages)
+                subscriber.leave_gap(batch)
+
+    # --- pulls ------------------------------------------------------------------------------------
+
+    async def _next_reply(self) -> tuple[str, wire.Message]:
+        """Wait for the reply to one of the pulls; its topic and the reply."""
+        subscriber = self._subscriber
+        backoff = Backoff()
+        while True:
+            # A follow is endless; each attempt and each reconnect has a time of its own.
+            await subscriber._ended(self._topics, Deadline(subscriber.timeout))
+            connection = await subscriber._connected(Deadline(subscriber.timeout))
+            if self.is_ended:
+                raise StopAsyncIteration
+            self._ask(connection)
+            for id_ in self._replies:
+                return self._pulls.pop(id_), self._replies.pop(id_)
+            error = await self._told(connection)
+            if error is None:
+                continue
+            if self.is_ended:
+                raise StopAsyncIteration
+            if not subscriber._survives(error, connection, Deadline(subscriber.timeout)):
+                raise anew(error)
+            await asyncio.sleep(backoff.next_s())
+
+    async def _told(self, connection: Connection) -> MbctlError | None:
+        """Wait until there is a reply, or an error: why there will be none."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            deadline = Deadline(FOLLOW_WAIT_S + self._subscriber.timeout)
+            return await until(self._waiter, deadline, "the answer")
+        except Timeout as error:
+            # A server that does not answer in this time is as good as gone.
+            connection.fail(self._subscriber._lost(str(error)))
+            raise
+        finally:
+            self._waiter = None
+
+    def _ask(self, connection: Connection) -> None:
+        """Send a pull for each topic that has none under way on this connection."""
+        subscriber = self._subscriber
+        if connection is not self._connection:
+            self._connection = connection
+            self._pulls.clear()
+            self._replies.clear()
+        for topic in self._topics:
+            if topic not in self._pulls.values():
+                request = subscriber.pull_request(topic, FOLLOW_MESSAGES, None, FOLLOW_WAIT_S)
+                request.id = next(subscriber._ids)
+                self._pulls[request.id] = topic
+                connection.post(
+                    request.id, [to_frame(request)], partial(self._take, connection, request.id)
+                )
+
+    def _take(self, connection: Connection, id_: int, reply: Reply) -> None:
+        """Keep the reply to a pull until somebody asks for it."""
+        if connection is not self._connection:
+            return
+        error = None
+        if isinstance(reply, MbctlError):
+            # What came before is delivered again, on the next connection.
+            error = reply
+            self._pulls.clear()
+            self._replies.clear()
+        else:
+            self._replies[id_] = reply
+        self._wake(error)
+
+    def _wake(self, error: MbctlError | None) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(error)
+
+    # --- acknowledging ----------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """Acknowledge a batch that was yielded to its end, without waiting for the answer.
+
+        If the topic's next reply is here already, the pull after that carries the
+        acknowledgement; otherwise it goes out by itself, since that may take long.
+        """
+        batch, self._batch = self._batch, None
+        if batch is None:
+            return
+        subscriber, connection = self._subscriber, self._connection
+        subscriber.remember_place(batch.topic, batch.next_offset)
+        ranges = batch.open_ranges
+        if not ranges:
+            return
+        is_next_here = any(self._pulls[id_] == batch.topic for id_ in self._replies)
+        if connection is None or not connection.is_open or is_next_here:
+            subscriber.leave_unsettled(batch)
+        else:
+            id_ = next(subscriber._ids)
+            connection.tell(wire.Ack(id_, batch.topic, batch.topic_id, ranges))
+
+    def leave(self) -> None:
+        """Give back what was not yielded and end the pulls under way. It may be called again."""
+        if self.is_ended:
+            return
+        self.is_ended = True
+        subscriber, connection = self._subscriber, self._connection
+        subscriber._follows.discard(self)
+        batch, self._batch = self._batch, None
+        self._messages = iter(())
+        rest = [] if batch is None else subscriber._leave_rest(batch, self._yielded_next)
+        pulls, self._pulls = self._pulls, {}
+        if connection is not None and connection.is_open:
+            if batch is not None and rest:
+                subscriber.give_back(connection, batch, rest)
+            for id_, topic in pulls.items():
+                reply = self._replies.pop(id_, None)
+                if reply is None:
+                    subscriber.end_pull(connection, id_, topic)
+                else:
+                    subscriber.give_back_reply(connection, topic, reply)
+        self._replies.clear()
+        self._wake(subscriber._lost("the follow was ended"))

@@ -1,0 +1,170 @@
+"""What the Pipelines of both faces are without a connection: messages on their way to batches."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from mbctl import batch as batches
+from mbctl.client import packing
+from mbctl.client.packing import Key, Payload
+from mbctl.client.window import PendingSend
+from mbctl.errors import BatchTooLarge, MbctlError, SendFailed
+from mbctl.model import KIB, MIB, Limits, Receipt
+
+# A pipeline sends what it has gathered at either bound: enough that the cost of a send is
+# shared by many messages, little enough that the server is never idle meanwhile.
+_PIPELINE_MESSAGES = 2_000
+_PIPELINE_BYTES = 256 * KIB
+# A pipeline that was refused this much stops: it keeps what was refused, to hand it back.
+_REFUSED_BYTES_MAX = 64 * MIB
+
+
+class Part(NamedTuple):
+    """A batch that is ready to be sent."""
+
+    topic: str
+    batch: bytes
+    messages: int
+
+
+class Gatherer:
+    """Gathers messages into batches and sorts the answers to them. No I/O."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._keep_to(limits)
+        self._gathered: dict[str, _Gathered] = {}
+        self._sends: list[PendingSend] = []
+        self._refused: list[PendingSend] = []
+        self._refused_bytes = 0
+        self.sent = 0
+        """Messages acknowledged so far."""
+        self.last: Receipt | None = None
+        """The receipt of the newest batch acknowledged."""
+
+    def _keep_to(self, limits: Limits) -> None:
+        """Gather no more than the server takes."""
+        self._limits = limits
+        self._messages_max = min(_PIPELINE_MESSAGES, limits.batch_messages)
+        self._bytes_max = min(_PIPELINE_BYTES, limits.frame_bytes // 4)
+
+    def _gather(
+        self, topic: str, payload: Payload, key: Key | None, headers: Mapping[str, str] | None
+    ) -> bool:
+        """Gather one message; whether there are enough of its topic to be sent.
+
+        Raises:
+            MessageTooLarge, InvalidArgument: it cannot be sent; nothing was gathered.
+        """
+        if type(payload) is not bytes:
+            payload = packing.to_bytes(payload)
+        gathered = self._gathered.get(topic)
+        if gathered is None:
+            gathered = self._gathered[packing.to_text(topic, "topic")] = _Gathered()
+        size = len(payload)
+        if size > self._limits.message_bytes:
+            batches.check_size("payload", size, self._limits.message_bytes)
+        if key is not None or headers is not None or gathered.extras:
+            gathered.add_extras(key, headers, self._limits)
+        gathered.payloads.append(payload)
+        gathered.bytes += size
+        return gathered.bytes >= self._bytes_max or len(gathered.payloads) >= self._messages_max
+
+    def _checked(self, payloads: Iterable[Payload]) -> list[bytes]:
+        """``payloads``, refused as a whole before a part of them is sent."""
+        listed = packing.to_payloads(payloads)
+        if listed:
+            batches.check_size("payload", max(map(len, listed)), self._limits.message_bytes)
+        return listed
+
+    def _parts_of(self, topic: str) -> Iterator[Part]:
+        """What is gathered for ``topic``, which is gathered no more."""
+        gathered = self._gathered.pop(topic, None)
+        if gathered is not None and gathered.payloads:
+            yield from self._split(topic, gathered.payloads, gathered.keys, gathered.headers)
+
+    def _split(
+        self,
+        topic: str,
+        payloads: list[bytes],
+        keys: list[bytes | None] | None = None,
+        headers: list[dict[str, str] | None] | None = None,
+    ) -> Iterator[Part]:
+        """Messages in as few batches as the limits allow."""
+        try:
+            batch = packing.pack(payloads, keys, headers, self._limits)
+        except BatchTooLarge:
+            if len(payloads) == 1:
+                raise
+            half = len(payloads) // 2
+            for part in (slice(half), slice(half, None)):
+                yield from self._split(
+                    topic, payloads[part], keys and keys[part], headers and headers[part]
+                )
+        else:
+            yield Part(topic, batch, len(payloads))
+
+    def _is_to_flush(self) -> bool:
+        """Look through the answers, now and then; whether very much has been refused."""
+        if len(self._sends) > 2 * self._limits.sends_in_flight:
+            self._collect()
+        return self._refused_bytes > _REFUSED_BYTES_MAX
+
+    def _collect(self) -> None:
+        """Sort the sends that are answered into stored and refused."""
+        waiting = []
+        for send in self._sends:
+            if send.answer is None:
+                waiting.append(send)
+            elif isinstance(send.answer, MbctlError):
+                self._refused.append(send)
+                self._refused_bytes += len(send.batch)
+            else:
+                self.sent += send.answer.count
+                self.last = send.answer
+        self._sends = waiting
+
+    def _raise_refused(self) -> None:
+        """Hand back what was refused, and begin anew.
+
+        Raises:
+            SendFailed: there is something.
+        """
+        refused, self._refused, self._refused_bytes = self._refused, [], 0
+        if refused:
+            raise SendFailed.of(
+                [
+                    (send.topic, batches.decode(send.batch).payloads, send.answer)
+                    for send in refused
+                    if isinstance(send.answer, MbctlError)
+                ]
+            )
+
+
+class _Gathered:
+    """Messages for one topic that are not sent yet."""
+
+    __slots__ = ("bytes", "extras", "headers", "keys", "payloads")
+
+    def __init__(self) -> None:
+        self.payloads: list[bytes] = []
+        self.bytes = 0
+        self.extras = False
+        self.keys: list[bytes | None] | None = None
+        self.headers: list[dict[str, str] | None] | None = None
+
+    def add_extras(
+        self, key: Key | None, headers: Mapping[str, str] | None, limits: Limits
+    ) -> None:
+        """Add a message's key and headers to the columns, which begin with the first of them."""
+        packed_key = None if key is None else packing.to_bytes(key, "key")
+        column = packing.to_headers([headers]) or [None]
+        batches.check_size("key", len(packed_key or b""), limits.key_bytes)
+        batches.check_headers(column[0] or {}, limits)
+        if self.keys is None or self.headers is None:
+            self.keys = [None] * len(self.payloads)
+            self.headers = [None] * len(self.payloads)
+        self.extras = True
+        self.keys.append(packed_key)
+        self.headers.append(column[0])
+        self.bytes += len(packed_key or b"") + sum(
+            len(name) + len(value) for name, value in (headers or {}).items()
+        )

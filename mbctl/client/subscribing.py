@@ -1,0 +1,223 @@
+"""What the Subscribers of both faces are without a connection: places, carried acks, flows."""
+
+import os
+from abc import abstractmethod
+from typing import Any, Generic, TypeVar
+
+from mbctl.client.base import WAIT_MAX_S, ClientBase, Flow, expect
+from mbctl.client.packing import to_ms
+from mbctl.client.pulled import PulledBatch
+from mbctl.errors import InvalidArgument, MbctlError, NotSubscribed, TopicNotFound, from_wire
+from mbctl.model import Range, Subscribed, check_name
+from mbctl.wire import messages as wire
+
+B = TypeVar("B", bound=PulledBatch[Any])
+
+# What a follow asks for at a time, and how long one of its pulls waits at the server;
+# arbitrary, it asks again at once.
+FOLLOW_MESSAGES = 1000
+FOLLOW_WAIT_S = 60.0
+
+
+class _Place:
+    """How far an ephemeral subscription has got, in case the server forgets it."""
+
+    __slots__ = ("ack_wait_ms", "next_offset", "topic_id")
+
+    def __init__(self, topic_id: int, next_offset: int, ack_wait_ms: int) -> None:
+        self.topic_id = topic_id
+        self.next_offset = next_offset
+        self.ack_wait_ms = ack_wait_ms
+
+
+class SubscriberBase(ClientBase, Generic[B]):
+    """A subscriber's state and flows. No I/O."""
+
+    def __init__(self, server: str, name: str | None, timeout: float) -> None:
+        self.name = name if name is None else check_name(name)
+        self.subscriber = name or ""
+        """The name that subscriptions are listed under; ``~`` and digits for an ephemeral one."""
+        self._member = os.urandom(16)
+        # By topic: what the next pull will acknowledge, and what a pull acknowledges that
+        # has no reply yet. The pull after one that failed does so again.
+        self._unsettled: dict[str, B] = {}
+        self._carried: dict[str, B] = {}
+        self._places: dict[str, _Place] = {}
+        # What an ephemeral subscription missed, and topics that are not those it had.
+        self._gaps: dict[str, int] = {}
+        self._replaced: list[str] = []
+        self._reopening: list[str] = []
+        """The topics that the opening subscribes to again."""
+        super().__init__(server, timeout)
+
+    @abstractmethod
+    def _new_batch(self, topic: str, reply: wire.Pulled, skipped: int) -> B:
+        """The face's batch of a pull's reply."""
+
+    # --- flows ----------------------------------------------------------------------------------
+
+    def _subscribe(
+        self,
+        topic: str,
+        start: int | str | None,
+        *,
+        ack_wait: float,
+        max_deliveries: int | None,
+        dead_letter: str | None,
+    ) -> Flow[Subscribed]:
+        ack_wait_ms = to_ms(ack_wait, "ack_wait")
+        request = wire.Subscribe(0, topic, start, ack_wait_ms, max_deliveries, dead_letter)
+        subscribed = expect(wire.SubscribedReply, (yield request)).subscribed
+        if self.name is None:
+            place = _Place(subscribed.topic_id, subscribed.offset, request.ack_wait_ms)
+            self._places[request.topic] = place
+        return subscribed
+
+    def _unsubscribe(self, topic: str) -> Flow[None]:
+        for by_topic in (self._unsettled, self._carried, self._places):
+            by_topic.pop(topic, None)
+        yield from self._delete_subscription(topic, None)
+
+    def _pull(self, request: wire.Pull) -> Flow[wire.Message]:
+        return (yield request)
+
+    def _settle_ack(self, batch: B, ranges: list[Range]) -> Flow[int]:
+        return self._counted(wire.Ack(0, batch.topic, batch.topic_id, ranges))
+
+    def _settle_nack(self, batch: B, ranges: list[Range], delay: float) -> Flow[int]:
+        delay_ms = to_ms(delay, "delay")
+        return self._counted(wire.Nack(0, batch.topic, batch.topic_id, ranges, delay_ms))
+
+    def _settle_extend(self, batch: B, ranges: list[Range]) -> Flow[int]:
+        return self._counted(wire.Extend(0, batch.topic, batch.topic_id, ranges))
+
+    def _counted(self, request: wire.Message) -> Flow[int]:
+        return expect(wire.Counted, (yield request)).count
+
+    # --- what pull and follow share ---------------------------------------------------------------
+
+    def pull_request(
+        self, topic: str, max_messages: int, max_bytes: int | None, wait: float
+    ) -> wire.Pull:
+        """A pull that carries the acknowledgement of the batch before it."""
+        self._notice_fork()
+        if topic in self._unsettled:
+            batch = self._unsettled.pop(topic)
+            if topic in self._carried:
+                # The pull that carried it has no reply: this one carries both.
+                batch.take_over(self._carried[topic])
+            self._carried[topic] = batch
+        acknowledge = None
+        carried = self._carried.get(topic)
+        if carried is not None and carried.open_ranges:
+            acknowledge = wire.Acknowledge(carried.topic_id, carried.open_ranges)
+        return wire.Pull(0, topic, max_messages, max_bytes, to_ms(wait, "wait"), acknowledge)
+
+    def take_reply(self, topic: str, reply: wire.Message) -> B:
+        """The batch that a pull's reply holds.
+
+        Raises:
+            MbctlError: the pull was refused.
+        """
+        self._carried.pop(topic, None)
+        if isinstance(reply, wire.Error):
+            raise from_wire(reply.code, reply.details)
+        return self._new_batch(topic, expect(wire.Pulled, reply), self._gaps.pop(topic, 0))
+
+    def _pull_refused(self, topic: str, error: MbctlError) -> None:
+        """Note that a pull was refused, and maybe what it would have acknowledged."""
+        carried = self._carried.pop(topic, None)
+        if carried is not None and not isinstance(error, TopicNotFound | NotSubscribed):
+            # The acknowledgement that it carried is still to be made.
+            self._unsettled[topic] = carried
+
+    def _take_pulled(self, batch: B, auto_ack: bool) -> None:
+        """Note what a pull returned, and that the next one acknowledges it."""
+        if batch:
+            self.remember_place(batch.topic, batch.next_offset)
+            if auto_ack:
+                self._unsettled[batch.topic] = batch
+
+    def leave_unsettled(self, batch: B) -> None:
+        """Let the next pull of the batch's topic acknowledge what is open of it."""
+        self._unsettled[batch.topic] = batch
+
+    def leave_gap(self, batch: B) -> None:
+        """Let the next batch of this one's topic tell what this one missed."""
+        if batch.skipped:
+            self._gaps[batch.topic] = self._gaps.get(batch.topic, 0) + batch.skipped
+
+    def _leave_rest(self, batch: B, yielded_next: int) -> list[Range]:
+        """Leave what was yielded of ``batch`` to the next pull; the ranges to give back."""
+        rest = [
+            (max(first, yielded_next), next_offset)
+            for first, next_offset in batch.open_ranges
+            if next_offset > yielded_next
+        ]
+        batch.close_range(yielded_next, batch.next_offset)
+        if batch.open_ranges:
+            self.leave_unsettled(batch)
+            self.remember_place(batch.topic, yielded_next)
+        return rest
+
+    def remember_place(self, topic: str, next_offset: int) -> None:
+        """Note how far an ephemeral subscription has got."""
+        place = self._places.get(topic)
+        if place is not None:
+            place.next_offset = max(place.next_offset, next_offset)
+
+    # --- a new connection -------------------------------------------------------------------------
+
+    def opening(self) -> list[wire.Message]:
+        """Say hello, register, and go on with ephemeral subscriptions where they were."""
+        self._reopening = list(self._places)
+        again = [
+            wire.Subscribe(0, topic, place.next_offset, place.ack_wait_ms)
+            for topic, place in self._places.items()
+        ]
+        return [*super().opening(), wire.RegisterSubscriber(0, self._member, self.name), *again]
+
+    def opened(self, replies: list[wire.Message]) -> None:
+        """Take the answers to the opening."""
+        super().opened(replies)
+        if isinstance(replies[1], wire.Error):
+            raise from_wire(replies[1].code, replies[1].details)
+        self.subscriber = expect(wire.Registered, replies[1]).subscriber
+        for topic, reply in zip(self._reopening, replies[2:], strict=True):
+            # One that was given up meanwhile has no place to go on from.
+            if topic in self._places:
+                self._subscribed_again(topic, reply)
+
+    def _subscribed_again(self, topic: str, reply: wire.Message) -> None:
+        place = self._places[topic]
+        subscribed = reply.subscribed if isinstance(reply, wire.SubscribedReply) else None
+        if subscribed is None or subscribed.topic_id != place.topic_id:
+            # The topic is gone, or another has its name: the next pull will say so.
+            del self._places[topic]
+            if subscribed is not None:
+                self._replaced.append(topic)
+        elif subscribed.created and subscribed.offset > place.next_offset:
+            missed = subscribed.offset - place.next_offset
+            self._gaps[topic] = self._gaps.get(topic, 0) + missed
+            place.next_offset = subscribed.offset
+
+    def _forked(self) -> None:
+        self._member = os.urandom(16)
+        self._unsettled.clear()
+        self._carried.clear()
+
+
+def bounded_wait(wait: float) -> float:
+    """How long a pull really waits."""
+    return min(max(wait, 0.0), WAIT_MAX_S)
+
+
+def topics_to_follow(topics: tuple[str, ...]) -> list[str]:
+    """Each topic once.
+
+    Raises:
+        InvalidArgument: there is none.
+    """
+    if not topics:
+        raise InvalidArgument(reason="follow needs at least one topic")
+    return list(dict.fromkeys(topics))

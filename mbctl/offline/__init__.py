@@ -1,0 +1,1 @@
+"""Looks after a data directory that no server uses: verify and repair."""
