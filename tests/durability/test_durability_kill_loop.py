@@ -20,6 +20,7 @@ def run(directory: Path, *, kills: int, seed: int, **settings: Any) -> kill_loop
     return loop.tally
 
 
+@pytest.mark.slow
 def test_nothing_acknowledged_is_lost_in_a_few_power_cuts(tmp_path: Path) -> None:
     tally = run(tmp_path, kills=5, seed=1, power_cut=True)
     assert tally.is_clean, tally.examples

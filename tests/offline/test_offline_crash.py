@@ -71,9 +71,9 @@ class Repaired:
 @pytest.mark.parametrize(
     ("damage", "ordered"),
     [
-        (much, True),
+        pytest.param(much, True, marks=pytest.mark.slow),
         pytest.param(much, False, marks=pytest.mark.slow),
-        pytest.param(one_byte, True, marks=pytest.mark.slow),
+        (one_byte, True),
         pytest.param(one_byte, False, marks=pytest.mark.slow),
     ],
 )

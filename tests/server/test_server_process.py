@@ -287,6 +287,7 @@ def _is_refused(host: str, port: int) -> bool:
 # --- what it holds ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_thousand_connections_opened_and_closed_leave_nothing(start_broker: Start) -> None:
     broker = start_broker()
     with Admin(broker.address) as admin:
