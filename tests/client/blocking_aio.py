@@ -23,7 +23,7 @@ def loop() -> asyncio.AbstractEventLoop:
     global _loop
     if _loop is None:
         _loop = asyncio.new_event_loop()
-        threading.Thread(target=_loop.run_forever, daemon=True).start()
+        threading.Thread(target=_loop.run_forever, name="loop of the tests", daemon=True).start()
     return _loop
 
 
