@@ -92,14 +92,50 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     when_full: WhenFull = "refuse"
 
 
+# A bound on ages, in seconds, that keeps every deadline far from the end of 64 bits: 100 years.
+AGE_MAX_S = 3_155_760_000.0
+
+
+def check_settings(settings: TopicSettings) -> TopicSettings:
+    """Return ``settings`` if they can be kept.
+
+    Raises:
+        InvalidArgument: a bound or an age makes no sense.
+    """
+    for name in ("max_messages", "max_bytes", "retain_bytes"):
+        bound = getattr(settings, name)
+        if bound is not None and not 1 <= bound < 2**63:
+            raise InvalidArgument(reason=f"{name} must be at least 1, not {bound}")
+    for name in ("max_age", "retain_age"):
+        age = getattr(settings, name)
+        if age is not None and not 0 < age <= AGE_MAX_S:
+            raise InvalidArgument(reason=f"{name} must be above 0 s and at most 100 years: {age}")
+    is_bounded = settings.max_messages is not None or settings.max_bytes is not None
+    if settings.when_full != "refuse" and not is_bounded:
+        raise InvalidArgument(reason="when_full needs max_messages or max_bytes to be given")
+    return settings
+
+
+class AtTime(msgspec.Struct, frozen=True, array_like=True):
+    """The place in a topic where the messages of that time, or the first later ones, stand."""
+
+    ns: int
+    """Nanoseconds since 1970, UTC."""
+
+
+Start = int | Literal["new", "earliest"] | AtTime
+"""A place in a topic: an offset, its end, the earliest kept message, or a time."""
+
+
 class SubscribeOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How a subscription begins and redelivers. ``ack_wait`` is in seconds.
 
-    ``start`` is None (the first subscription begins at the earliest kept message,
-    later ones at new), ``"new"``, ``"earliest"`` or an offset.
+    ``start`` None lets the first subscription begin at the earliest kept message and later
+    ones at new. After ``max_deliveries`` a message moves to the topic ``dead_letter``, or is
+    parked if there is none; None for no maximum.
     """
 
-    start: int | Literal["new", "earliest"] | None = None
+    start: Start | None = None
     ack_wait: float = 30.0
     max_deliveries: int | None = None
     dead_letter: str | None = None
@@ -119,6 +155,29 @@ def check_ack_wait(seconds: float) -> float:
     if not 0 < seconds <= ACK_WAIT_MAX_S:
         raise InvalidArgument(reason=f"ack_wait must be above 0 and at most 86400 s, not {seconds}")
     return seconds
+
+
+# A count of deliveries is kept in four bytes.
+DELIVERIES_MAX = 2**32 - 1
+
+
+def check_options(options: SubscribeOptions) -> SubscribeOptions:
+    """Return ``options`` if they make sense, whatever the topic.
+
+    Raises:
+        InvalidArgument: ``ack_wait`` or ``max_deliveries`` is out of bounds, or a dead-letter
+            topic is given without a maximum of deliveries.
+        InvalidName: the dead-letter topic's name breaks the rules.
+    """
+    check_ack_wait(options.ack_wait)
+    most = options.max_deliveries
+    if most is not None and not 1 <= most <= DELIVERIES_MAX:
+        raise InvalidArgument(reason=f"max_deliveries must be at least 1, not {most}")
+    if options.dead_letter is not None:
+        check_name(options.dead_letter)
+        if most is None:
+            raise InvalidArgument(reason="dead_letter needs max_deliveries to be given")
+    return options
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -145,6 +204,18 @@ class Subscribed(msgspec.Struct, frozen=True):
     created: bool
 
 
+class Sought(msgspec.Struct, frozen=True):
+    """The answer to ``seek``: the subscription stands at ``offset`` now.
+
+    ``skipped`` counts messages that were asked for and are no longer kept.
+    """
+
+    topic: str
+    subscriber: str
+    offset: int
+    skipped: int
+
+
 class TopicInfo(msgspec.Struct, frozen=True):
     """One topic as it is now. ``messages`` and ``bytes`` are what is kept."""
 
@@ -165,8 +236,12 @@ class SubscriptionInfo(msgspec.Struct, frozen=True):
 
     ``cursor`` is the offset below which all is acknowledged; ``unread`` counts messages
     not acknowledged, of them ``leased`` are with a subscriber and ``redeliver`` have been
-    and wait to be granted again. ``lost`` counts those passed over since the server's start
-    because they could not be read. ``last_pull`` is None if there was none.
+    and wait to be granted again, and ``parked`` were delivered as often as they may be and
+    wait for a decision; ``parked_ranges`` are the first of them. ``dropped`` and ``expired``
+    count messages it had not acknowledged that fell to the topic's bounds and ``max_age``;
+    ``lost`` those passed over since the server's start because they could not be read.
+    ``at_limit`` tells that it has all the ranges it may: only redeliveries are granted until
+    some are acknowledged. ``last_pull`` is None if there was none.
     """
 
     topic: str
@@ -182,6 +257,13 @@ class SubscriptionInfo(msgspec.Struct, frozen=True):
     ack_wait: float
     created: int
     last_pull: int | None
+    max_deliveries: int | None = None
+    dead_letter: str | None = None
+    parked: int = 0
+    parked_ranges: list[Range] = []
+    dropped: int = 0
+    expired: int = 0
+    at_limit: bool = False
 
 
 class Hold(msgspec.Struct, frozen=True):

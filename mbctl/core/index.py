@@ -1,7 +1,7 @@
 """A topic's index: from an offset to the batch that holds it."""
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 
 # The bytes before an entry are noted for every so manieth entry, and added up from there:
@@ -128,11 +128,81 @@ class BatchIndex:
         """The places of all batches kept."""
         return self._places[self._head :]
 
+    def live(self, firsts: Sequence[int], places: Sequence[int]) -> list[int]:
+        """Which of these batches, by rising first offset, are kept at these places."""
+        found, at = [], self._head
+        for position, (first, place) in enumerate(zip(firsts, places, strict=True)):
+            at = bisect_left(self._firsts, first, at)
+            if at == len(self._firsts):
+                break
+            if self._firsts[at] == first and self._places[at] == place:
+                found.append(position)
+        return found
+
+    def move(self, moves: Sequence[tuple[int, int, int]]) -> list[int]:
+        """Let batches be at new places; the new places of those that are not kept, or not there.
+
+        ``moves`` are ``(first offset, place, new place)``, by rising first offset.
+        """
+        live = set(self.live([move[0] for move in moves], [move[1] for move in moves]))
+        at, left = self._head, []
+        for position, (first, _, new_place) in enumerate(moves):
+            if position in live:
+                at = bisect_left(self._firsts, first, at)
+                self._places[at] = new_place
+            else:
+                left.append(new_place)
+        return left
+
     def size_from(self, offset: int) -> int:
         """Bytes of the batches from the one that holds ``offset`` on."""
         if not len(self) or offset >= self.next_offset:
             return 0
         return self._end - self._bytes_before(max(self._find(offset), self._head))
+
+    @property
+    def first_timestamp(self) -> int:
+        """That of the oldest batch, of which there is one."""
+        return self._timestamps[self._head]
+
+    def first_at(self, offset: int) -> int:
+        """The first offset of the batch that holds ``offset``, or ``offset`` if it is to come."""
+        return self._firsts[self._find(offset)] if offset < self.next_offset else offset
+
+    def first_since(self, timestamp: int) -> int:
+        """The first offset of the first batch of that time or later; else the next offset."""
+        return self._first_of(bisect_left(self._timestamps, timestamp, self._head))
+
+    def first_after(self, timestamp: int) -> int:
+        """The first offset of the first batch later than that; else the next offset."""
+        return self._first_of(bisect_right(self._timestamps, timestamp, self._head))
+
+    def first_within(self, end: int, size: int) -> int:
+        """Where the last batches before ``end``, where one begins, have at most ``size`` bytes.
+
+        Walks over the batches before that place.
+        """
+        at, last = self._head, self._entry_at(end)
+        over = self._bytes_before(last) - self._bytes_before(at) - size
+        while over > 0:
+            over -= self._sizes[at]
+            at += 1
+        return self._first_of(at)
+
+    def first_without(self, size: int) -> int:
+        """Where what is kept begins without the oldest batches that have ``size`` bytes or more.
+
+        Walks over them. At most the next offset.
+        """
+        at, end = self._head, len(self._firsts)
+        while at < end and size > 0:
+            size -= self._sizes[at]
+            at += 1
+        return self._first_of(at)
+
+    def first_from(self, offset: int) -> int:
+        """The first offset of the first batch that begins there or later, or the next offset."""
+        return self._first_of(bisect_left(self._firsts, offset, self._head))
 
     def timestamp_at(self, offset: int) -> int:
         """That of the batch that holds ``offset``, which is not below what is kept, or 0."""
@@ -153,6 +223,14 @@ class BatchIndex:
                 self._sizes[at],
             )
             at += 1
+
+    def _first_of(self, at: int) -> int:
+        """The first offset of entry ``at``, which may be the next one to come."""
+        return self._firsts[at] if at < len(self._firsts) else self.next_offset
+
+    def _entry_at(self, offset: int) -> int:
+        """The entry that holds ``offset``, or the next one to come."""
+        return self._find(offset) if offset < self.next_offset else len(self._firsts)
 
     def _bytes_before(self, at: int) -> int:
         """Bytes of all batches before entry ``at``, which may be the next one to come."""

@@ -1,28 +1,40 @@
 """The leases of one subscription: a table sorted by offset.
 
-A lease is in one of three states:
+A lease is in one of five states:
 
-    LEASED    with a member, until its deadline        ack → gone
-                                                       nack, deadline, member gone → READY
-    DELAYED   given back with a delay                  deadline → READY
-    READY     to be granted again, before anything new
+    LEASED     with a member, until its deadline        ack → gone
+                                                        nack, deadline, member gone → READY
+    DELAYED    given back with a delay                  deadline → READY
+    READY      to be granted again, before anything new
+    EXHAUSTED  would be READY, but was delivered as     moved → gone
+               often as it may be: to be moved          cannot be moved → PARKED
+    PARKED     kept until somebody decides              released → READY, dropped → gone
 
 A lease has a deadline exactly while it is LEASED or DELAYED, and is in its member's
-``leases`` exactly while it is LEASED.
+``leases`` exactly while it is LEASED. What is delivered more than once, or parked, is noted:
+that is stored, so that it is known after a restart.
 """
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from mbctl.core.heap import Heap
+from mbctl.model import Range
+from mbctl.ranges import merged
 
 if TYPE_CHECKING:
     from mbctl.core.members import Member
     from mbctl.core.subscription import Subscription
 
 LEASED, DELAYED, READY = "leased", "delayed", "ready"
+EXHAUSTED, PARKED = "exhausted", "parked"
+
+# How often messages were delivered: first, next, deliveries, whether they are parked.
+Count = tuple[int, int, int, bool]
+# Fewer deliveries are not stored: they happen to every message.
+_DELIVERIES_STORED = 2
 
 
 class Lease:
@@ -45,19 +57,45 @@ class Lease:
         return self.next - self.first
 
 
+class Agenda:
+    """What the leases of all subscriptions ask for, for the broker to see to."""
+
+    def __init__(self) -> None:
+        self.deadlines: Heap[Lease] = Heap()
+        self.exhausted: dict[Lease, int] = {}
+        """What is to be moved away and nobody has in hand yet: from which offset on."""
+        self.recounted: dict[Subscription, None] = {}
+        """The durable subscriptions that have counts of deliveries to be stored."""
+        self.moved: dict[Subscription, None] = {}
+        """Those whose cursor moved on over what they had acknowledged, past what was given up."""
+
+
 class Leases:
     """Leases that do not overlap; finding one costs O(log n)."""
 
-    __slots__ = ("_by_first", "_deadlines", "_ready", "_starts", "_subscription", "leased_count")
+    __slots__ = (
+        "_agenda",
+        "_by_first",
+        "_ready",
+        "_recounted",
+        "_starts",
+        "_subscription",
+        "leased_count",
+        "parked_count",
+    )
 
-    def __init__(self, subscription: "Subscription", deadlines: Heap[Lease]) -> None:
+    def __init__(self, subscription: "Subscription", agenda: Agenda) -> None:
         self.leased_count = 0
         """How many messages are LEASED."""
+        self.parked_count = 0
+        """How many messages are PARKED."""
         self._subscription = subscription
-        self._deadlines = deadlines
+        self._agenda = agenda
         self._by_first: dict[int, Lease] = {}
         self._starts: list[int] = []
         self._ready: list[int] = []
+        # The messages whose count changed since ``take_counts``, of one that is durable.
+        self._recounted: list[Range] = []
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -91,6 +129,14 @@ class Leases:
         high = bisect_left(self._starts, next)
         return [self._by_first[start] for start in self._starts[low:high]]
 
+    def within(self, first: int, next: int) -> list[Lease]:
+        """The leases that hold any of ``first <= offset < next``."""
+        low = bisect_right(self._starts, first) - 1
+        if low < 0 or self._by_first[self._starts[low]].next <= first:
+            low += 1
+        high = bisect_left(self._starts, next)
+        return [self._by_first[start] for start in self._starts[low:high]]
+
     # --- changing the table ---------------------------------------------------------------
 
     def add(self, first: int, next: int) -> Lease:
@@ -110,15 +156,21 @@ class Leases:
         lease.next = edge
         rest.deliveries = lease.deliveries
         rest.member = lease.member
-        deadline_ns = self._deadlines.get(lease)
-        if deadline_ns is None:
+        if lease.state is READY:
             return
         del self._ready[bisect_left(self._ready, edge)]
         rest.state = lease.state
-        self._deadlines.set(rest, deadline_ns)
+        deadline_ns = self._agenda.deadlines.get(lease)
+        if deadline_ns is not None:
+            self._agenda.deadlines.set(rest, deadline_ns)
         if rest.state is LEASED:
             assert rest.member is not None
             rest.member.leases[rest] = None
+        in_hand_to = self._agenda.exhausted.pop(lease, None)
+        if in_hand_to is not None:
+            self._agenda.exhausted[rest] = max(in_hand_to, edge)
+            if in_hand_to < edge:
+                self._agenda.exhausted[lease] = in_hand_to
 
     def remove(self, lease: Lease) -> None:
         """Take ``lease`` out of everything."""
@@ -129,14 +181,17 @@ class Leases:
     def clear(self) -> None:
         """Take all leases out of everything."""
         for lease in self._by_first.values():
-            self._deadlines.remove(lease)
+            self._agenda.deadlines.remove(lease)
+            self._agenda.exhausted.pop(lease, None)
             if lease.state is LEASED:
                 assert lease.member is not None
                 del lease.member.leases[lease]
         self._by_first.clear()
         self._starts.clear()
         self._ready.clear()
-        self.leased_count = 0
+        self.leased_count = self.parked_count = 0
+        self.take_counts()
+        self._agenda.moved.pop(self._subscription, None)
 
     # --- changing the state of a lease ----------------------------------------------------
 
@@ -148,18 +203,27 @@ class Leases:
         lease.deliveries += 1
         member.leases[lease] = None
         self.leased_count += lease.count
-        self._deadlines.set(lease, until_ns)
+        self._agenda.deadlines.set(lease, until_ns)
+        if lease.deliveries >= _DELIVERIES_STORED:
+            self._note_count(lease)
+
+    def uncount(self, lease: Lease) -> None:
+        """Count one delivery less: it did not happen."""
+        assert lease.deliveries > 0
+        if lease.deliveries >= _DELIVERIES_STORED:
+            self._note_count(lease)
+        lease.deliveries -= 1
 
     def renew(self, lease: Lease, until_ns: int) -> None:
         """Move the deadline of a LEASED lease."""
         assert lease.state is LEASED
-        self._deadlines.set(lease, until_ns)
+        self._agenda.deadlines.set(lease, until_ns)
 
     def delay(self, lease: Lease, until_ns: int) -> None:
         """Keep it from everyone until the deadline."""
         self._leave_state(lease)
         lease.state = DELAYED
-        self._deadlines.set(lease, until_ns)
+        self._agenda.deadlines.set(lease, until_ns)
 
     def make_ready(self, lease: Lease) -> None:
         """Let it be granted again."""
@@ -167,15 +231,72 @@ class Leases:
         lease.state = READY
         insort(self._ready, lease.first)
 
+    def exhaust(self, lease: Lease) -> None:
+        """Let it be moved away."""
+        self._leave_state(lease)
+        lease.state = EXHAUSTED
+        self._agenda.exhausted[lease] = lease.first
+
+    def park(self, lease: Lease) -> None:
+        """Keep it from everyone until somebody decides."""
+        self._leave_state(lease)
+        lease.state = PARKED
+        self.parked_count += lease.count
+        self._note_count(lease)
+
+    def release(self, lease: Lease) -> None:
+        """Let a PARKED lease be granted as if it had not been yet."""
+        assert lease.state is PARKED
+        self.make_ready(lease)
+        lease.deliveries = 0
+        self._note_count(lease)
+
     def _leave_state(self, lease: Lease) -> None:
         if lease.state is READY:
             del self._ready[bisect_left(self._ready, lease.first)]
-            return
-        self._deadlines.remove(lease)
-        if lease.state is LEASED:
-            assert lease.member is not None
-            del lease.member.leases[lease]
-            self.leased_count -= lease.count
+        elif lease.state is EXHAUSTED:
+            self._agenda.exhausted.pop(lease, None)
+        elif lease.state is PARKED:
+            self.parked_count -= lease.count
+        else:
+            self._agenda.deadlines.remove(lease)
+            if lease.state is LEASED:
+                assert lease.member is not None
+                del lease.member.leases[lease]
+                self.leased_count -= lease.count
+
+    # --- counts of deliveries -------------------------------------------------------------
+
+    def _note_count(self, lease: Lease) -> None:
+        if self._subscription.durable:
+            self._recounted.append((lease.first, lease.next))
+            self._agenda.recounted[self._subscription] = None
+
+    def note_moved(self) -> None:
+        """Have the cursor of the subscription, which is durable, looked at."""
+        self._agenda.moved[self._subscription] = None
+
+    def counts(self) -> list[Count]:
+        """All counts of deliveries that outlive a restart."""
+        return _joined(
+            count_of(lease)
+            for lease in self
+            if lease.deliveries >= _DELIVERIES_STORED or lease.state is PARKED
+        )
+
+    def take_counts(self) -> list[Count]:
+        """The present counts of what was counted anew since the last call and is still here."""
+        kept_from = self._subscription.topic.first_offset
+        ranges = merged(
+            (max(first, kept_from), next) for first, next in self._recounted if next > kept_from
+        )
+        self._recounted = []
+        self._agenda.recounted.pop(self._subscription, None)
+        return _joined(
+            (max(lease.first, first), min(lease.next, next), *count_of(lease)[2:])
+            for first, next in ranges
+            for lease in self.within(first, next)
+        )
 
     def check(self) -> None:
         """Assert that the table is sorted and that every lease is what its state says."""
@@ -185,10 +306,34 @@ class Leases:
         assert self._ready == [lease.first for lease in leases if lease.state is READY]
         leased = [lease for lease in leases if lease.state is LEASED]
         assert self.leased_count == sum(lease.count for lease in leased)
+        parked = [lease for lease in leases if lease.state is PARKED]
+        assert self.parked_count == sum(lease.count for lease in parked)
+        assert not self._recounted or self._subscription in self._agenda.recounted
         for lease in leases:
             assert lease.subscription is self._subscription
             assert lease.first < lease.next
-            assert lease.deliveries >= (lease.state is LEASED)
-            assert (self._deadlines.get(lease) is None) == (lease.state is READY)
+            assert lease.deliveries >= (lease.state in (LEASED, EXHAUSTED))
+            has_deadline = self._agenda.deadlines.get(lease) is not None
+            assert has_deadline == (lease.state in (LEASED, DELAYED))
             held = lease.member is not None and lease in lease.member.leases
             assert held == (lease.state is LEASED)
+            in_hand_to = self._agenda.exhausted.get(lease)
+            if in_hand_to is not None:
+                assert lease.state is EXHAUSTED
+                assert lease.first <= in_hand_to < lease.next
+
+
+def count_of(lease: Lease) -> Count:
+    """How often the messages of ``lease`` were delivered."""
+    return lease.first, lease.next, lease.deliveries, lease.state is PARKED
+
+
+def _joined(counts: Iterable[Count]) -> list[Count]:
+    """Counts in order, where those that are equal and touch are one."""
+    result: list[Count] = []
+    for count in counts:
+        if result and result[-1][1:] == (count[0], *count[2:]):
+            result[-1] = (result[-1][0], *count[1:])
+        else:
+            result.append(count)
+    return result

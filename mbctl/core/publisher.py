@@ -6,6 +6,7 @@ highest seen that has left the window cannot be told from one that was never her
 refused, which also keeps the order.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable
 
 import msgspec
@@ -91,6 +92,8 @@ class Publishers:
         self._limits = limits
         self._sessions: dict[bytes, PublisherSession] = {}
         self._deadlines: Heap[PublisherSession] = Heap()
+        # Those that had sent nothing when they began, the oldest first.
+        self._unused: OrderedDict[bytes, PublisherSession] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -99,17 +102,31 @@ class Publishers:
         """The session of that id, new if it is not known, not idle from now on.
 
         Raises:
-            LimitExceeded: there are ``limits.sessions`` others.
+            LimitExceeded: there are ``limits.sessions`` others, and all have sent something.
         """
         session = self._sessions.get(session_id)
         if session is None:
             if len(self._sessions) >= self._limits.sessions:
-                raise LimitExceeded(what="publisher sessions", limit=self._limits.sessions)
+                self._forget_unused()
             session = PublisherSession(session_id, self._limits.sends_in_flight, now_ns)
             self._sessions[session_id] = session
             self._deadlines.set(session, now_ns + self._idle_ns)
+            self._unused[session_id] = session
         session.used_ns = now_ns
         return session
+
+    def _forget_unused(self) -> None:
+        """Forget the oldest session that sent nothing: there is nothing to be told again.
+
+        Else whoever connects often enough would keep everybody from sending for ten minutes.
+        """
+        while self._unused:
+            session_id, session = self._unused.popitem(last=False)
+            if session.highest == 0 and self._sessions.get(session_id) is session:
+                del self._sessions[session_id]
+                self._deadlines.remove(session)
+                return
+        raise LimitExceeded(what="publisher sessions", limit=self._limits.sessions)
 
     def restore(
         self, session_id: bytes, answers: Iterable[tuple[int, Receipt]], now_ns: int
@@ -146,6 +163,7 @@ class Publishers:
             forget_ns = session.used_ns + self._idle_ns
             if forget_ns <= now_ns:
                 del self._sessions[session.id]
+                self._unused.pop(session.id, None)
             else:
                 self._deadlines.set(session, forget_ns)
 

@@ -1,63 +1,41 @@
-"""One subscriber's place in one topic: cursor, acknowledged ranges, leases.
+"""One subscriber's place in one topic: what it grants, settles and passes over.
 
-    all acknowledged   │ leases, and acknowledged ranges between them │ never granted
-    ───────────────────┼──────────────────────────────────────────────┼──────────────▶
-                     cursor                                          next
+What of it is acknowledged and leased is in ``place``.
 
-Between ``cursor`` and ``next`` every offset is in exactly one range: acknowledged, or a
-lease. An ack counts in every state of a lease, unless the message was granted to another
-member since.
-
-Acknowledged ranges and leases together are at most ``ranges_max``. So that a subscription
-at that bound always gets on, its last places are kept for what leads away from it:
-
-    up to               may be used by
-    ranges_max - R      granting new messages; acks, nacks and extends that cut leases
-    ranges_max - 1      granting again what has to be cut for it
-    ranges_max          granting again the one message at the cursor
-
-The last line is the proof that it gets on: what stands at the cursor can always be
-granted, if need be alone, and its ack takes a range away.
+What a topic gives up of its own accord, its subscriptions pass over when they are looked at
+next (``skip_reclaimed``): there may be a thousand, and a message may be given up at every send.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from mbctl.core.grant import Piece, Room
-from mbctl.core.heap import Heap
-from mbctl.core.leases import LEASED, Lease, Leases
+from mbctl.core.leases import EXHAUSTED, PARKED, READY, Agenda, Count, Lease
 from mbctl.core.members import Member
-from mbctl.errors import LimitExceeded
-from mbctl.model import NS_PER_S, Range
+from mbctl.core.place import Place, is_with, may_settle
+from mbctl.model import NS_PER_S, Range, SubscribeOptions
 from mbctl.ranges import RangeSet, merged
 
 if TYPE_CHECKING:
     from mbctl.core.pulls import WaitingPull
     from mbctl.core.topic import Topic
 
-# R above; arbitrary, a quarter where the bound itself is small.
-_RESERVE = 64
-# Below this the reserve would have no room for both of its uses.
-RANGES_MIN = 8
 
-
-class Subscription:
+class Subscription(Place):
     """A cursor and its leases. The broker owns it and passes the time in."""
 
     __slots__ = (
-        "_growth_max",
-        "_ranges_max",
         "_untaken",
         "ack_wait_ns",
-        "acknowledged",
         "created",
-        "cursor",
+        "dead_letter",
+        "dropped",
         "durable",
+        "expired",
         "last_pull",
-        "leases",
         "lost",
+        "max_deliveries",
         "moved_at",
-        "next",
         "owner_id",
         "pulls",
         "skipped",
@@ -73,39 +51,35 @@ class Subscription:
         *,
         owner_id: bytes | None,
         ranges_max: int,
-        deadlines: Heap[Lease],
+        agenda: Agenda,
     ) -> None:
-        assert ranges_max >= RANGES_MIN
+        super().__init__(self, offset, ranges_max, agenda)
         self.topic = topic
         self.subscriber = subscriber
         self.durable = owner_id is None
         self.owner_id = owner_id
         """The process that an ephemeral subscription ends with."""
-        self.cursor = offset
-        self.next = offset
-        self.acknowledged = RangeSet()
-        self.leases = Leases(self, deadlines)
         self.pulls: dict[WaitingPull, None] = {}
         """The pulls that wait here, the oldest first."""
         self.ack_wait_ns = 30 * NS_PER_S
+        self.max_deliveries: int | None = None
+        self.dead_letter: str | None = None
+        """The topic for what was delivered ``max_deliveries`` times; None to park it."""
         self.skipped = 0
         """Messages never granted that the topic no longer keeps, not reported yet."""
         self.lost = 0
         """Messages passed over because they cannot be read any more."""
+        self.dropped = 0
+        """Messages not acknowledged that the topic's bounds had no room for."""
+        self.expired = 0
+        """Messages not acknowledged that became too old."""
         self.created = 0
         self.moved_at = 0
         self.last_pull: int | None = None
         # What a durable one acknowledged since ``take_acknowledged``.
         self._untaken: list[Range] = []
-        self._ranges_max = ranges_max
-        self._growth_max = ranges_max - min(_RESERVE, ranges_max // 4)
 
     # --- what it is now -----------------------------------------------------------------
-
-    @property
-    def ranges(self) -> int:
-        """Acknowledged ranges plus leases: what bounds this subscription's memory."""
-        return len(self.acknowledged) + len(self.leases)
 
     @property
     def unread(self) -> int:
@@ -116,7 +90,22 @@ class Subscription:
     def redeliver_count(self) -> int:
         """Messages given back and waiting to be granted again."""
         granted = self.next - self.cursor - self.acknowledged.total
-        return granted - self.leases.leased_count
+        return granted - self.leases.leased_count - self.leases.parked_count
+
+    @property
+    def parked_count(self) -> int:
+        """Messages delivered as often as they may be, kept until somebody decides."""
+        return self.leases.parked_count
+
+    def parked_ranges(self) -> list[Range]:
+        """The messages that are PARKED."""
+        if not self.leases.parked_count:
+            return []
+        return merged((lease.first, lease.next) for lease in self.leases if lease.state is PARKED)
+
+    def counts(self) -> list[Count]:
+        """How often messages were delivered, where that outlives a restart."""
+        return self.leases.counts()
 
     @property
     def has_messages(self) -> bool:
@@ -127,17 +116,28 @@ class Subscription:
     # --- granting -----------------------------------------------------------------------
 
     def grant(self, member: Member, room: Room, now_ns: int) -> list[Piece]:
-        """Lease to ``member`` what ``room`` holds: first what is READY, then what is new."""
+        """Lease to ``member`` what ``room`` holds: first what is READY, then what is new.
+
+        Where deliveries have a maximum, a message that was delivered before is granted alone:
+        if it ends its reader, that does not count against others.
+        """
         index, leases = self.topic.index, self.leases
         until_ns = now_ns + self.ack_wait_ns
         while not room.is_full and (lease := leases.first_ready) is not None:
             next = self._grantable_next(lease)
+            is_alone = self.max_deliveries is not None and lease.deliveries > 0
+            if is_alone:
+                if room.pieces:
+                    return room.pieces
+                next = min(next, lease.first + 1)
             end = room.fill(index, lease.first, next, lease.deliveries + 1)
             if end == lease.first:
                 return room.pieces
             if end < lease.next:
                 leases.cut(lease, end)
             leases.grant(lease, member, until_ns)
+            if is_alone:
+                return room.pieces
         if not room.is_full and self._may_grant_new:
             end = room.fill(index, self.next, self.topic.visible_next, 1)
             if end > self.next:
@@ -163,8 +163,8 @@ class Subscription:
         Raises:
             LimitExceeded: it would leave more ranges than allowed; nothing changed.
         """
-        cursor = self.cursor
-        ranges = merged((max(first, cursor), next) for first, next in ranges if next > cursor)
+        cursor, limit = self.cursor, self.next if self.is_sought else None
+        ranges = merged(_between(ranges, cursor, limit))
         if not ranges:
             return 0
         reached = max(self.next, ranges[-1][1])
@@ -176,7 +176,7 @@ class Subscription:
         self._reach(reached)
         count = 0
         for first, next in ranges:
-            for lease in self._isolated(first, next, lambda lease: _may_settle(lease, member)):
+            for lease in self._isolated(first, next, lambda lease: may_settle(lease, member)):
                 count += lease.count
                 self.leases.remove(lease)
                 self._put_acknowledged(lease.first, lease.next)
@@ -187,10 +187,10 @@ class Subscription:
         ranges, self._untaken = merged(self._untaken), []
         return ranges
 
-    def restore(self, acknowledged: list[Range]) -> None:
+    def restore(self, acknowledged: list[Range], counts: Iterable[Count] = ()) -> None:
         """Let these ranges, and nothing else at or above the cursor, be acknowledged.
 
-        What lies between them counts as never granted: deliveries and leases are not kept.
+        What lies between them counts as never granted, but for ``counts``.
         """
         assert self.next == self.cursor
         for first, next in merged(acknowledged):
@@ -199,22 +199,70 @@ class Subscription:
                 self.next = next
                 self._put_acknowledged(max(first, self.cursor), next)
         self._untaken.clear()
+        known = [
+            (lease, is_parked)
+            for first, next, deliveries, is_parked in counts
+            for lease in self._counted(max(first, self.cursor), next, deliveries)
+        ]
+        for lease, is_parked in known:
+            if is_parked:
+                self.leases.park(lease)
+        # So much was stored already; what is parked only now was not.
+        self.leases.take_counts()
+        for lease, is_parked in known:
+            if not is_parked:
+                self.end_lease(lease)
+
+    def _counted(self, first: int, next: int, deliveries: int) -> list[Lease]:
+        """Let what is not acknowledged have been delivered that often, as leases of its own."""
+        if first >= next:
+            return []
+        if self.ranges < self._ranges_max:
+            self._reach(max(first, self.next))
+        if self.ranges < self._ranges_max:
+            self._reach(max(next, self.next))
+        leases = self._isolated(first, next, _is_new, cut_below=self._ranges_max)
+        for lease in leases:
+            lease.deliveries = deliveries
+        return leases
 
     def _put_acknowledged(self, first: int, next: int) -> None:
         if self.durable:
             self._untaken.append((first, next))
-        if first == self.cursor:
-            self.cursor = self.acknowledged.remove_below(next)
-        else:
-            self.acknowledged.add(first, next)
-
-    def _reach(self, next: int) -> None:
-        """Let everything below ``next`` be a lease, as after a restart that forgot leases."""
-        if next > self.next:
-            self.leases.add(self.next, next)
-            self.next = next
+        self._pass(first, next)
 
     # --- giving back --------------------------------------------------------------------
+
+    def end_lease(self, lease: Lease) -> None:
+        """Let ``lease`` be granted again, or not any more if it was as often as it may be."""
+        state = self._state_at_end(lease)
+        if state is READY:
+            self.leases.make_ready(lease)
+        elif state is EXHAUSTED:
+            self.leases.exhaust(lease)
+        else:
+            self.leases.park(lease)
+
+    def _state_at_end(self, lease: Lease) -> str:
+        most = self.max_deliveries
+        if most is None or lease.deliveries < most:
+            return READY
+        return PARKED if self.dead_letter is None else EXHAUSTED
+
+    def apply(self, options: SubscribeOptions) -> bool:
+        """Let these options hold from now on; whether that changes any.
+
+        They hold for what waits to be granted again or to be moved away, too. What is PARKED
+        stays so.
+        """
+        ack_wait_ns = round(options.ack_wait * NS_PER_S)
+        new = ack_wait_ns, options.max_deliveries, options.dead_letter
+        is_changed = new != (self.ack_wait_ns, self.max_deliveries, self.dead_letter)
+        self.ack_wait_ns, self.max_deliveries, self.dead_letter = new
+        for lease in list(self.leases) if is_changed else ():
+            if lease.state in (READY, EXHAUSTED) and self._state_at_end(lease) is not lease.state:
+                self.end_lease(lease)
+        return is_changed
 
     def give_back(
         self, member: Member, ranges: list[Range], *, ready_ns: int | None, counted: bool
@@ -227,13 +275,17 @@ class Subscription:
             LimitExceeded: it would leave more ranges than allowed; nothing changed.
         """
         count = 0
-        for lease in self._leased(member, ranges):
+        most = self.max_deliveries
+        for lease in self._chosen(ranges, lambda lease: is_with(lease, member)):
             count += lease.count
-            if ready_ns is None:
+            if counted and most is not None and lease.deliveries >= most:
+                self.end_lease(lease)
+            elif ready_ns is None:
                 self.leases.make_ready(lease)
             else:
                 self.leases.delay(lease, ready_ns)
-            lease.deliveries -= not counted
+            if not counted:
+                self.leases.uncount(lease)
         return count
 
     def take_back(self, member: Member, ranges: list[Range]) -> None:
@@ -244,10 +296,10 @@ class Subscription:
         """
         for first, next in merged(ranges):
             for lease in self._isolated(
-                first, next, lambda lease: _has(member, lease), cut_below=self._ranges_max - 1
+                first, next, lambda lease: is_with(lease, member), cut_below=self._ranges_max - 1
             ):
                 self.leases.make_ready(lease)
-                lease.deliveries -= 1
+                self.leases.uncount(lease)
 
     def lose(self, first: int, next: int) -> list[Range]:
         """Pass over what of ``first <= offset < next`` is not acknowledged; what that was.
@@ -276,127 +328,153 @@ class Subscription:
             LimitExceeded: it would leave more ranges than allowed; nothing changed.
         """
         count = 0
-        for lease in self._leased(member, ranges):
+        for lease in self._chosen(ranges, lambda lease: is_with(lease, member)):
             count += lease.count
             self.leases.renew(lease, now_ns + self.ack_wait_ns)
         return count
 
-    def _leased(self, member: Member, ranges: list[Range]) -> list[Lease]:
-        """What ``member`` has leased of ``ranges``, as leases of their own."""
-        ranges = merged(ranges)
-        if self.ranges + 2 * len(ranges) > self._growth_max:
-            edges = [edge for range in ranges for edge in range]
-            across = [lease for edge in edges if (lease := self.leases.across(edge)) is not None]
-            self._check_growth(sum(_has(member, lease) for lease in across))
-        return [
-            lease
-            for first, next in ranges
-            for lease in self._isolated(first, next, lambda lease: _has(member, lease))
-        ]
+    # --- what was delivered as often as it may be -----------------------------------------
 
-    def _isolated(
-        self,
-        first: int,
-        next: int,
-        wanted: Callable[[Lease], bool],
-        *,
-        cut_below: int | None = None,
-    ) -> list[Lease]:
-        """The wanted leases in ``first <= offset < next``, cut where they reach beyond.
+    def is_exhausted(self, first: int, next: int) -> bool:
+        """Whether all of ``first <= offset < next`` waits to be moved away."""
+        at = first
+        for lease in self.leases.within(first, next):
+            if lease.state is not EXHAUSTED or lease.first > at:
+                return False
+            at = lease.next
+        return at >= next
 
-        With ``cut_below``, none is cut while there are that many ranges.
+    def exhausted_within(self, first: int, next: int) -> list[Lease]:
+        """The leases that wait to be moved away and hold any of ``first <= offset < next``."""
+        return [lease for lease in self.leases.within(first, next) if lease.state is EXHAUSTED]
+
+    def check_moving(self, first: int, next: int) -> None:
+        """Refuse to move a part of a lease where the bound on ranges leaves no room for that.
+
+        Raises:
+            LimitExceeded: there are too many ranges to cut it.
         """
+        cuts = (self.leases.across(first) is not None) + (self.leases.across(next) is not None)
+        if cuts and self.ranges + cuts >= self._ranges_max:
+            raise self._too_many_ranges()
+
+    def move_away(self, first: int, next: int) -> None:
+        """Let what is moved away count as acknowledged; not as something still to be stored."""
+        for lease in self._isolated(first, next, _is_exhausted):
+            self.leases.remove(lease)
+            self._pass(lease.first, lease.next)
+
+    def park(self, first: int, next: int) -> None:
+        """Park what waits to be moved away of ``first <= offset < next``.
+
+        Where the bound on ranges leaves no room for a cut, also what is in one lease with it.
+        """
+        cut_below = self._ranges_max - 1
         for edge in (first, next):
             lease = self.leases.across(edge)
-            if lease is None or not wanted(lease):
-                continue
-            if cut_below is None or self.ranges < cut_below:
+            if lease is not None and _is_exhausted(lease) and self.ranges < cut_below:
                 self.leases.cut(lease, edge)
-        leases = self.leases.beginning_in(first, next)
-        return [lease for lease in leases if lease.next <= next and wanted(lease)]
+        for lease in self.exhausted_within(first, next):
+            self.leases.park(lease)
 
-    # --- what ends ------------------------------------------------------------------------
+    def release_parked(self, ranges: list[Range] | None) -> int:
+        """Let PARKED messages be granted as if they had not been yet; how many.
+
+        Raises:
+            LimitExceeded: it would leave more ranges than allowed; nothing changed.
+        """
+        count = 0
+        for lease in self._parked(ranges):
+            count += lease.count
+            self.leases.release(lease)
+        return count
+
+    def drop_parked(self, ranges: list[Range] | None) -> int:
+        """Acknowledge PARKED messages; how many.
+
+        Raises: as ``release_parked``.
+        """
+        count = 0
+        for lease in self._parked(ranges):
+            count += lease.count
+            self.leases.remove(lease)
+            self._put_acknowledged(lease.first, lease.next)
+        return count
+
+    def _parked(self, ranges: list[Range] | None) -> list[Lease]:
+        if not self.leases.parked_count:
+            return []
+        if ranges is None:
+            return [lease for lease in self.leases if _is_parked(lease)]
+        return self._chosen(list(_between(ranges, self.cursor, None)), _is_parked)
+
+    # --- what moves it without an ack -----------------------------------------------------
+
+    def seek(self, offset: int) -> None:
+        """Begin anew at ``offset``: nothing is leased, nothing above it is acknowledged."""
+        self.leases.clear()
+        self._untaken.clear()
+        self.acknowledged = RangeSet()
+        self.cursor = self.next = offset
+        self.skipped = 0
+        self.is_sought = True
 
     def skip_reclaimed(self) -> None:
-        """Pass over what the topic no longer keeps: an ephemeral subscription holds nothing."""
-        kept_from = self.topic.first_offset
-        if kept_from <= self.cursor:
+        """Pass over what the topic no longer keeps, and count what that costs."""
+        topic = self.topic
+        if topic.first_offset <= self.cursor:
             return
-        assert not self.durable
-        self._reach(kept_from)
-        for lease in self._isolated(self.cursor, kept_from, lambda lease: True):
+        for first, next, reason in topic.given_up:
+            if next <= self.cursor:
+                continue
+            self._pass_below(first)
+            count = self._pass_below(next)
+            if reason == "dropped":
+                self.dropped += count
+            elif reason == "expired":
+                self.expired += count
+        # What is left was read by every durable subscription.
+        assert not self.durable or topic.first_offset <= self.cursor
+        self._pass_below(topic.first_offset)
+        if self.durable and self.cursor > topic.first_offset:
+            self.leases.note_moved()
+
+    def _pass_below(self, offset: int) -> int:
+        """Have nothing below ``offset``; how many messages there were not acknowledged."""
+        if offset <= self.cursor:
+            return 0
+        self._reach(offset)
+        count = 0
+        for lease in self._isolated(self.cursor, offset, lambda lease: True):
+            count += lease.count
             if lease.deliveries == 0:
                 self.skipped += lease.count
             self.leases.remove(lease)
-        self.cursor = self.acknowledged.remove_below(kept_from)
-
-    # --- the bound on ranges --------------------------------------------------------------
-
-    def _check_growth(self, growth: int) -> None:
-        if growth > 0 and self.ranges + growth > self._growth_max:
-            raise LimitExceeded(
-                what="acknowledged ranges and leases of a subscription", limit=self._ranges_max
-            )
-
-    def _growth(self, member: Member, reached: int, first: int, next: int) -> int:
-        """By how many ranges acknowledging this one changes their number, at most.
-
-        A lease that becomes an acknowledged range changes nothing. Cutting one adds a
-        range; meeting the cursor or an acknowledged range takes one away. What was never
-        granted, up to ``reached``, becomes one lease first.
-        """
-
-        def may_settle(offset: int) -> bool:
-            lease = self.leases.at(offset)
-            return offset >= self.next if lease is None else _may_settle(lease, member)
-
-        def is_cut(edge: int) -> bool:
-            return self.next < edge < reached or self.leases.across(edge) is not None
-
-        growth = int(self.next < next == reached)
-        if may_settle(first):
-            if first == self.cursor:
-                # It may be the last place that this takes away: only the rest of the same
-                # lease may have it, which then is what stands at the cursor.
-                growth -= self.leases.at(first) is self.leases.at(next - 1)
-            else:
-                growth += -1 if self.acknowledged.ends_at(first) else is_cut(first)
-        if may_settle(next - 1):
-            growth += -1 if self.acknowledged.begins_at(next) else is_cut(next)
-        return growth
+        self.cursor = self.acknowledged.remove_below(offset)
+        return count
 
     def check(self) -> None:
-        """Assert that cursor, leases and acknowledged ranges tile what was granted."""
-        assert 0 <= self.cursor <= self.next <= self.topic.visible_next
-        acknowledged = list(self.acknowledged)
-        leased = [(lease.first, lease.next) for lease in self.leases]
-        at = self.cursor
-        for first, next in sorted(leased + acknowledged):
-            assert first == at < next
-            at = next
-        assert at == self.next
-        assert not acknowledged or acknowledged[0][0] > self.cursor
-        assert self.ranges <= self._ranges_max
-        if self.ranges == self._ranges_max:
-            lowest = self.leases.at(self.cursor)
-            assert lowest is not None
-            assert lowest.count == 1
-        # One that is ephemeral may wait at the bound while reclaiming makes room, until it
-        # is looked at: reclaiming does not walk the subscriptions that hold nothing.
-        if self.pulls and self.durable:
-            assert not self.has_messages
-        self.acknowledged.check()
-        self.leases.check()
+        """Assert what must hold between two verbs."""
+        super().check()
+        assert 0 <= self.next <= self.topic.visible_next
 
 
-def _has(member: Member, lease: Lease) -> bool:
-    """Whether ``member`` has ``lease`` now."""
-    return lease.state is LEASED and _may_settle(lease, member)
+def _is_new(lease: Lease) -> bool:
+    return lease.deliveries == 0
 
 
-def _may_settle(lease: Lease, member: Member) -> bool:
-    """Whether ``member`` may acknowledge ``lease``: nobody else was granted it since.
+def _is_exhausted(lease: Lease) -> bool:
+    return lease.state is EXHAUSTED
 
-    A process is the same before and after a reconnect.
-    """
-    return lease.member is None or lease.member.id == member.id
+
+def _is_parked(lease: Lease) -> bool:
+    return lease.state is PARKED
+
+
+def _between(ranges: Iterable[Range], low: int, high: int | None) -> Iterator[Range]:
+    """What of ``ranges`` is not below ``low`` and, unless that is None, below ``high``."""
+    for first, next in ranges:
+        first = max(first, low)
+        next = next if high is None else min(next, high)
+        if first < next:
+            yield first, next

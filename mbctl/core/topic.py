@@ -5,22 +5,32 @@
     ─────┴─────────────────────┴──────────────────┴──▶ offsets
 
 ``first_offset`` follows the lowest cursor of the durable subscriptions as these cursors are
-taken to be made durable, see ``changes``. The index drops a batch when all of it lies below.
+taken to be made durable, see ``changes``; what is retained beyond that, and what is given up
+though somebody has not read it, is decided in ``retention``. The index drops a batch when
+all of it lies below.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
 import msgspec
 
 from mbctl.core.heap import Heap
 from mbctl.core.index import BatchColumns, BatchIndex
 from mbctl.core.subscription import Subscription
-from mbctl.errors import LimitExceeded, OffsetOutOfRange, TopicExists, TopicFull, TopicNotFound
-from mbctl.model import Limits, TopicSettings, check_name
+from mbctl.errors import LimitExceeded, OffsetOutOfRange, TopicExists, TopicNotFound
+from mbctl.model import AtTime, Limits, Start, TopicSettings, check_name, check_settings
+
+TrimReason = Literal["read", "dropped", "expired", "purged"]
+"""Why messages are given up: every durable subscription has them, or whether it has or not."""
+
+# So many places where something was given up are kept for the subscriptions to look at; then
+# all of them are looked at. Arbitrary.
+_GIVEN_UP_MAX = 64
 
 
 class Trimmed(msgspec.Struct, frozen=True):
-    """The messages of a topic below ``first_offset`` are given up.
+    """The messages of a topic below ``first_offset`` are given up, and why.
 
     ``places`` are those of the batches that are gone, to be released when that is durable.
     """
@@ -28,6 +38,7 @@ class Trimmed(msgspec.Struct, frozen=True):
     topic: "Topic"
     first_offset: int
     places: Sequence[int]
+    reason: TrimReason
 
 
 class Topic:
@@ -38,7 +49,9 @@ class Topic:
         "created",
         "durable_count",
         "first_offset",
+        "given_up",
         "index",
+        "looked_ns",
         "name",
         "settings",
         "subscriptions",
@@ -55,6 +68,10 @@ class Topic:
         self.index = BatchIndex()
         self.first_offset = 0
         self.visible_next = 0
+        self.given_up: list[tuple[int, int, TrimReason]] = []
+        """What was given up though it may be unread, as ranges; see ``skip_reclaimed``."""
+        self.looked_ns: int | None = None
+        """When its old messages were looked at last."""
         self.subscriptions: dict[str, Subscription] = {}
         self.waiting: dict[Subscription, None] = {}
         """The subscriptions that have waiting pulls: who to look at when messages come."""
@@ -72,45 +89,53 @@ class Topic:
         """Messages kept."""
         return self.index.next_offset - self.first_offset
 
-    def check_room(self, count: int, size: int) -> None:
-        """Refuse a batch that the topic's settings have no room for."""
-        settings = self.settings
-        if settings.max_messages is not None and self.messages + count > settings.max_messages:
-            raise TopicFull(topic=self.name, what="messages", limit=settings.max_messages)
-        if settings.max_bytes is not None and self.index.size + size > settings.max_bytes:
-            raise TopicFull(topic=self.name, what="bytes", limit=settings.max_bytes)
+    @property
+    def read_next(self) -> int:
+        """The offset below which all is read by every durable subscription, and stored as such.
+
+        ``first_offset`` if there is none.
+        """
+        lowest = self._held.lowest()
+        return self.first_offset if lowest is None else max(self.first_offset, lowest)
 
     def reveal(self, next_offset: int) -> None:
         """Let subscribers see the messages below ``next_offset``."""
-        assert self.visible_next <= next_offset <= self.next_offset
-        self.visible_next = next_offset
+        assert next_offset <= self.next_offset
+        # What was given up before it could be seen is passed over already.
+        self.visible_next = max(self.visible_next, next_offset)
 
     # --- subscriptions --------------------------------------------------------------------
 
-    def start_offset(self, start: int | str | None, *, durable: bool) -> tuple[int, int]:
-        """Where a new subscription begins, and how many messages before that it passes over.
+    def default_start(self, *, durable: bool) -> Start:
+        """Where a new subscription begins that does not say: the first at the earliest message.
 
-        By default the first subscription begins at the earliest message. A durable one is
-        the first when no other durable one is there: a look by an ephemeral reader must not
-        cost it the backlog. What is not visible yet counts as new.
+        A durable one is the first when no other durable one is there: a look by an ephemeral
+        reader must not cost it the backlog.
+        """
+        others = self.durable_count if durable else len(self.subscriptions)
+        return "new" if others else "earliest"
+
+    def start_offset(self, start: Start) -> tuple[int, int]:
+        """The offset that ``start`` means; and the one it asks for, which may not be kept.
+
+        What is not visible yet counts as new. Of a time before all that is kept it is not
+        known what was asked for.
 
         Raises:
             OffsetOutOfRange: ``start`` is an offset that the topic has not reached.
         """
-        if start is None:
-            others = self.durable_count if durable else len(self.subscriptions)
-            start = "new" if others else "earliest"
         if start == "new":
-            asked = self.visible_next
-        elif start == "earliest":
-            asked = self.first_offset
-        else:
-            assert isinstance(start, int)
-            asked = start
-            if not 0 <= asked <= self.visible_next:
-                raise OffsetOutOfRange(topic=self.name, offset=asked, next_offset=self.visible_next)
-        offset = max(asked, self.first_offset)
-        return offset, offset - min(asked, self.first_offset)
+            return self.visible_next, self.visible_next
+        if start == "earliest":
+            return self.first_offset, self.first_offset
+        if isinstance(start, AtTime):
+            since = max(self.first_offset, self.index.first_since(start.ns))
+            since = min(since, self.visible_next)
+            return since, since
+        assert isinstance(start, int)
+        if not 0 <= start <= self.visible_next:
+            raise OffsetOutOfRange(topic=self.name, offset=start, next_offset=self.visible_next)
+        return max(start, self.first_offset), start
 
     def add_subscription(self, subscription: Subscription) -> None:
         """Let ``subscription`` be found and, if it is durable, hold all from its cursor on."""
@@ -135,16 +160,33 @@ class Topic:
         if self._held.get(subscription) != subscription.cursor:
             self._held.set(subscription, subscription.cursor)
 
-    def trim(self) -> Trimmed | None:
-        """Advance ``first_offset`` to the lowest cursor taken; what that gives up, if anything.
+    def lower_cursor(self, subscription: Subscription) -> None:
+        """Let a durable ``subscription`` that was moved back hold all from there on, at once."""
+        held_from = self._held.get(subscription)
+        if held_from is not None and subscription.cursor < held_from:
+            self._held.set(subscription, subscription.cursor)
 
-        With no durable subscription nothing is given up.
-        """
-        lowest = self._held.lowest()
-        if lowest is None or lowest <= self.first_offset:
-            return None
-        self.first_offset = lowest
-        return Trimmed(self, lowest, self.index.drop_below(lowest))
+    def trim(self, first_offset: int, reason: TrimReason) -> Sequence[int]:
+        """Give up what is below ``first_offset``; the places of the batches that are gone."""
+        assert self.first_offset < first_offset <= self.next_offset
+        if reason == "read":
+            assert first_offset <= self.read_next
+        else:
+            self._note_given_up(first_offset, reason)
+        self.first_offset = first_offset
+        self.visible_next = max(self.visible_next, first_offset)
+        return self.index.drop_below(first_offset)
+
+    def _note_given_up(self, next: int, reason: TrimReason) -> None:
+        first = self.first_offset
+        if self.given_up and self.given_up[-1][1:] == (first, reason):
+            self.given_up[-1] = (self.given_up[-1][0], next, reason)
+            return
+        if len(self.given_up) == _GIVEN_UP_MAX:
+            for subscription in self.subscriptions.values():
+                subscription.skip_reclaimed()
+            self.given_up.clear()
+        self.given_up.append((first, next, reason))
 
     def restore(
         self,
@@ -172,12 +214,13 @@ class Topic:
     def check(self) -> None:
         """Assert what must hold between two verbs."""
         assert 0 <= self.first_offset <= self.visible_next <= self.next_offset
+        assert len(self.given_up) <= _GIVEN_UP_MAX
+        assert all(first < next <= self.first_offset for first, next, _ in self.given_up)
         durable = [s for s in self.subscriptions.values() if s.durable]
         assert self.durable_count == len(durable)
         for subscription in durable:
             held_from = self._held.get(subscription)
             assert held_from is not None
-            assert self.first_offset <= held_from
             assert held_from <= subscription.cursor
         assert set(self.waiting) == {s for s in self.subscriptions.values() if s.pulls}
         self.index.check(self.first_offset)
@@ -226,10 +269,12 @@ class Topics:
 
         Raises:
             InvalidName: the name breaks the rules.
+            InvalidArgument: a setting makes no sense.
             TopicExists: it exists with other settings, or at all if not ``exist_ok``.
             LimitExceeded: there are ``limits.topics`` already.
         """
         check_name(name)
+        check_settings(settings)
         topic = self._by_name.get(name)
         if topic is not None:
             if exist_ok and topic.settings == settings:

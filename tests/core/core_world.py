@@ -4,7 +4,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from mbctl.core.broker import Broker
-from mbctl.core.grant import Grant, Wake
+from mbctl.core.changes import Changes
+from mbctl.core.exhausted import DeadLettered, Exhausted
+from mbctl.core.grant import Grant, Piece, Wake
 from mbctl.core.publisher import Stored
 from mbctl.core.subscription import Subscription
 from mbctl.core.topic import Topic
@@ -13,6 +15,7 @@ from mbctl.model import (
     NS_PER_S,
     Limits,
     Range,
+    Sought,
     Subscribed,
     SubscribeOptions,
     TopicSettings,
@@ -97,10 +100,15 @@ class World:
         return self.checked(self.core.close_member(member, self.now))
 
     def subscribe(
-        self, member: bytes = b"a", topic: str = "orders", start: Any = None, ack_wait: float = 30.0
+        self,
+        member: bytes = b"a",
+        topic: str = "orders",
+        start: Any = None,
+        ack_wait: float = 30.0,
+        **other: Any,
     ) -> Subscribed:
         """Subscribe."""
-        options = SubscribeOptions(start=start, ack_wait=ack_wait)
+        options = SubscribeOptions(start=start, ack_wait=ack_wait, **other)
         try:
             member_ = self.core.member(member)
             return self.core.subscribe(member_, topic, options, wall_ns=self.wall)[0]
@@ -220,19 +228,94 @@ class World:
 
     def advance(self, seconds: float) -> list[Wake]:
         """Let time pass from deadline to deadline; whom that woke."""
-        until, wakes = self.now + round(seconds * NS_PER_S), []
+        until, wakes, is_late = self.now + round(seconds * NS_PER_S), [], False
         while (when := self.core.next_deadline_ns()) is not None and when <= until:
-            assert when > self.now
-            self.now = when
-            wakes += self.checked(self.core.expire(self.now))
-        self.now = until
+            # What is late is done at once, and not due any more then.
+            assert when > self.now or not is_late
+            is_late = when <= self.now
+            self.pass_time(max(0, when - self.now))
+            wakes += self.checked(self.core.expire(self.now, self.wall))
+        self.pass_time(until - self.now)
         return wakes
+
+    def pass_time(self, nanoseconds: int) -> None:
+        """Let time pass unnoticed, by both clocks."""
+        self.now += nanoseconds
+        self.wall += nanoseconds
+
+    def changes(self) -> Changes:
+        """End a turn: what is to be stored."""
+        changes = self.core.take_changes()
+        self.core.check()
+        assert not self.core.has_changes
+        return changes
 
     def commit(self) -> list[int]:
         """Let all that was acknowledged be durable; the places that are free."""
-        trimmed = self.core.take_changes().trimmed
+        return sorted(place for trim in self.changes().trimmed for place in trim.places)
+
+    # --- what an operator does ----------------------------------------------------------------
+
+    def seek(self, start: Any, name: str = "billing", topic: str = "orders") -> Sought:
+        """Move a subscription."""
+        try:
+            return self.core.seek(topic, name, start, now_ns=self.now, wall_ns=self.wall)[0]
+        finally:
+            self.core.check()
+
+    def peek(self, start: Any, count: int = 1000, topic: str = "orders") -> list[Piece]:
+        """Look at messages without a subscription."""
+        return self.core.peek(topic, start, max_messages=count, max_bytes=BYTES)[1]
+
+    def purge(self, topic: str = "orders") -> int:
+        """Give up all messages: how many."""
+        count, wakes = self.core.purge(topic, self.now)
+        self.checked(wakes)
+        return count
+
+    # --- what was delivered as often as it may be ---------------------------------------------
+
+    def exhausted(self, pieces_max: int = 64) -> list[Exhausted]:
+        """Take what is to be moved away."""
+        taken = self.core.take_exhausted(pieces_max, 64 * BYTES)
         self.core.check()
-        return sorted(place for trim in trimmed for place in trim.places)
+        return taken
+
+    def dead_letter(self, one: Exhausted, *, size: int | None = None) -> DeadLettered | None:
+        """Move a piece, and let that be durable at once."""
+        count = one.piece.next - one.piece.first
+        try:
+            stored = self.core.dead_letter(
+                one, count=count, size=size or 10 * count, now_ns=self.now, wall_ns=self.wall
+            )
+        finally:
+            self.core.check()
+        if stored is not None:
+            self.places += 1
+            self.core.set_place(stored.topic_id, self.places)
+            self.checked(
+                self.core.reveal(stored.topic_id, stored.first + count, self.now),
+            )
+        return stored
+
+    def park(self, one: Exhausted) -> None:
+        """Park a piece."""
+        self.core.park(one)
+        self.core.check()
+
+    def release(self, *ranges: Range, name: str = "billing", topic: str = "orders") -> int:
+        """Release what is parked, all or these ranges: how many."""
+        count, wakes = self.core.release_parked(topic, name, list(ranges) or None, now_ns=self.now)
+        self.checked(wakes)
+        return count
+
+    def drop(self, *ranges: Range, name: str = "billing", topic: str = "orders") -> int:
+        """Drop what is parked, all or these ranges: how many."""
+        count, wakes = self.core.drop_parked(
+            topic, name, list(ranges) or None, now_ns=self.now, wall_ns=self.wall
+        )
+        self.checked(wakes)
+        return count
 
     def checked(self, wakes: list[Wake]) -> list[Wake]:
         """The same wakes, after a check."""

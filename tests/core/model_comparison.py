@@ -7,23 +7,34 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from folded_records import FoldedRecords
-from naive_model import NaiveBroker, count_ranges, cursor, is_across, leased_by, next_of, runs_of
+from naive_model import (
+    NaiveBroker,
+    count_ranges,
+    cursor,
+    is_across,
+    leased_by,
+    next_of,
+    runs_of,
+)
 
 from mbctl.core.broker import Broker
+from mbctl.core.exhausted import Exhausted
 from mbctl.core.grant import Grant, Piece, Wake
 from mbctl.core.subscription import Subscription
 from mbctl.engine.restore import restore
 from mbctl.engine.turn import state_of as stored_state_of
 from mbctl.errors import MbctlError
 from mbctl.journal.records import (
+    NO_SESSION,
     Acknowledged,
     BatchHead,
+    Redelivered,
     SubscriptionDeleted,
     TopicCreated,
     TopicDeleted,
     TopicTrimmed,
 )
-from mbctl.model import NS_PER_S, Limits, Range, SubscribeOptions, TopicSettings
+from mbctl.model import NS_PER_S, AtTime, Limits, Range, Start, SubscribeOptions, TopicSettings
 
 T = TypeVar("T")
 
@@ -41,8 +52,29 @@ TOPICS = ("apples",) * 9 + ("pears", "plums")
 MEMBERS = (b"m1", b"m2", b"m3", b"m4", b"m5")
 NAME_OF = dict(zip(MEMBERS, ("red", "red", "blue", None, None), strict=True))
 SESSIONS = (b"s1", b"s1", b"s2", b"s3")
-SETTINGS = (TopicSettings(), TopicSettings(max_messages=30), TopicSettings(max_bytes=400))
-STARTS = (None, None, None, "new", "earliest", 0, 3, 9, 100)
+SETTINGS = (
+    *[TopicSettings()] * 6,
+    TopicSettings(max_messages=30),
+    TopicSettings(max_bytes=400),
+    TopicSettings(max_messages=20, when_full="drop_oldest"),
+    TopicSettings(max_bytes=300, max_messages=40, when_full="drop_oldest", max_age=50),
+    TopicSettings(max_age=20),
+    TopicSettings(max_age=0.3, retain_age=0.2),
+    TopicSettings(retain_age=10),
+    TopicSettings(retain_bytes=120, max_messages=25),
+    TopicSettings(retain_age=30, retain_bytes=200, max_bytes=350, when_full="drop_oldest"),
+    TopicSettings(max_messages=0),
+)
+STARTS = (None, None, None, "new", "earliest", 0, 3, 9, 100, "a while ago")
+OPTIONS = (
+    {},
+    {},
+    {"max_deliveries": 3},
+    {"max_deliveries": 1},
+    {"max_deliveries": 2, "dead_letter": "pears"},
+    {"max_deliveries": 1, "dead_letter": "pears"},
+    {"max_deliveries": 0},
+)
 WAITS = (0, 2 * NS_PER_S, 40 * NS_PER_S)
 BYTES_MAX = 1 << 20
 
@@ -75,6 +107,8 @@ class Comparison:
         self.commits: list[list[int]] = []
         """The places that are released when a commit under way is done."""
         self.grants: list[tuple[bytes, str, int, int, int]] = []
+        self.in_hand: list[tuple[Exhausted, Any]] = []
+        """The pieces that were taken to be moved or parked, and the naive model's subscription."""
         self.seen: dict[str, int] = {}
 
     def both(self, of_core: Callable[[], Any], of_naive: Callable[[], Any]) -> Any:
@@ -122,10 +156,11 @@ class Comparison:
         """Most runs begin with a topic, some readers and some messages."""
         if seldom(choice):
             return
-        self.create(TOPICS[0], choice.among(SETTINGS), exist_ok=True)
+        for name in TOPICS[0], TOPICS[-2]:
+            self.create(name, choice.among(SETTINGS[:-1]), exist_ok=True)
         for member in MEMBERS[: choice.number(1, len(MEMBERS))]:
             self.register(member, NAME_OF[member])
-            self.subscribe_one(member, TOPICS[0], None, 30.0)
+            self.subscribe_one(member, TOPICS[0], None, 30.0, choice.among(OPTIONS))
         for _ in range(choice.number(0, 6)):
             self.publish(choice)
 
@@ -223,7 +258,7 @@ class Comparison:
         self.register(member, choice.among(("red", "blue", None)) if other else NAME_OF[member])
         if name not in self.naive.topics:
             self.create(name, choice.among(SETTINGS), exist_ok=True)
-        self.subscribe_one(member, name, None, 30.0)
+        self.subscribe_one(member, name, None, 30.0, choice.among(OPTIONS))
 
     def register(self, member: bytes, name: str | None) -> None:
         def of_core() -> Any:
@@ -244,12 +279,17 @@ class Comparison:
 
     def subscribe(self, choice: Choice) -> None:
         member, name = self.reader(choice), choice.among(TOPICS)
-        self.subscribe_one(member, name, choice.among(STARTS), choice.among((1.0, 30.0)))
+        ack_wait = choice.among((1.0, 30.0))
+        self.subscribe_one(member, name, self.start(choice), ack_wait, choice.among(OPTIONS))
+
+    def start(self, choice: Choice) -> Any:
+        start = choice.among(STARTS)
+        return AtTime(self.now - choice.number(0, 40) * NS_PER_S) if start == STARTS[-1] else start
 
     def subscribe_one(
-        self, member: bytes, name: str, start: int | str | None, ack_wait: float
+        self, member: bytes, name: str, start: Start | None, ack_wait: float, other: Any
     ) -> None:
-        options = SubscribeOptions(start=start, ack_wait=ack_wait)  # type: ignore[arg-type]
+        options = SubscribeOptions(start=start, ack_wait=ack_wait, **other)
 
         def of_core() -> Any:
             reader = self.core.member(member)
@@ -481,6 +521,166 @@ class Comparison:
         )
         self.note("extended", isinstance(answer, int) and answer)
 
+    # --- subscriptions by name ------------------------------------------------------------------
+
+    def subscriber(self, choice: Choice) -> tuple[str, str]:
+        """Mostly one that there is."""
+        subs = [(sub.topic.name, sub.subscriber) for sub in self.naive.all_subscriptions()]
+        if not subs or seldom(choice):
+            return choice.among(TOPICS), choice.among(("red", "blue", "~6d34"))
+        return choice.among(sorted(subs))
+
+    def seek(self, choice: Choice) -> None:
+        name, subscriber = self.subscriber(choice)
+        start = self.start(choice) or choice.number(0, 30)
+        if choice.among((True, False)):
+            return
+
+        def of_core() -> Any:
+            sought, subscription, wakes = self.core.seek(
+                name, subscriber, start, now_ns=self.now, wall_ns=self.now
+            )
+            if subscription.durable:
+                self.stored.append(stored_state_of(subscription))
+            return sought.offset, sought.skipped, wakes
+
+        answer = self.wakes(of_core, lambda: self.naive.seek(name, subscriber, start, self.now))
+        self.note("sought", answer[0] != "error")
+        self.note("sought what is gone", answer[0] != "error" and answer[1])
+
+    def peek(self, choice: Choice) -> None:
+        name, start = choice.among(TOPICS), self.start(choice) or choice.number(0, 30)
+        messages, size = choice.number(1, 20), choice.among((1, 60, 200, BYTES_MAX))
+
+        def of_core() -> Any:
+            _, pieces = self.core.peek(name, start, max_messages=messages, max_bytes=size)
+            return [plain_piece(piece) for piece in pieces]
+
+        answer = self.both(of_core, lambda: self.naive.peek(name, start, messages, size))
+        self.note("peeked", answer)
+
+    def decide(self, choice: Choice) -> None:
+        """Somebody releases or drops what is parked."""
+        parked = [
+            (sub.topic.name, sub.subscriber)
+            for sub in self.naive.all_subscriptions()
+            if any(entry.state == "parked" for entry in sub.entries.values())
+        ]
+        name, subscriber = choice.among(sorted(parked)) if parked else self.subscriber(choice)
+        first, is_dropped = choice.number(0, 30), choice.among((True, False))
+        ranges = choice.among((None, [(first, first + 3)], [(first, first + 1), (2, 9)]))
+
+        def of_core() -> Any:
+            if is_dropped:
+                return self.core.drop_parked(
+                    name, subscriber, ranges, now_ns=self.now, wall_ns=self.now
+                )
+            return self.core.release_parked(name, subscriber, ranges, now_ns=self.now)
+
+        answer = self.wakes(
+            of_core, lambda: self.naive.decide(name, subscriber, ranges, is_dropped, self.now)
+        )
+        if answer[0] != "error":
+            self.note("dropped by hand" if is_dropped else "released by hand", answer[0])
+
+    # --- what was delivered as often as it may be -----------------------------------------------
+
+    def take_exhausted(self, choice: Choice) -> None:
+        self.take_up_to(choice.among((1, 2, 64)))
+
+    def take_up_to(self, pieces_max: int) -> None:
+        waiting = len(self.naive.exhausted())
+        assert self.core.has_exhausted or not waiting
+        taken = self.core.take_exhausted(pieces_max, BYTES_MAX)
+        assert len(taken) == min(waiting, pieces_max)
+        for one in taken:
+            topic, piece = one.subscription.topic.name, plain_piece(one.piece)
+            found = self.naive.take_piece(topic, one.subscription.subscriber, piece)
+            assert found is not None
+            assert found[1] == piece
+            self.in_hand.append((one, found[0]))
+        self.note("exhausted", taken)
+
+    def move(self, choice: Choice) -> None:
+        """Move or park a piece that was taken."""
+        if self.in_hand:
+            is_parked, size = seldom(choice), choice.among((5, 40))
+            self.move_one(choice.number(0, len(self.in_hand) - 1), is_parked, size)
+
+    def move_one(self, at: int, is_parked: bool, message_size: int) -> None:
+        one, sub = self.in_hand.pop(at)
+        first, next = one.piece.first, one.piece.next
+
+        def of_core() -> Any:
+            subscription, count = one.subscription, next - first
+            stored = self.core.dead_letter(
+                one,
+                count=count,
+                size=count * message_size,
+                now_ns=self.now,
+                wall_ns=self.now,
+            )
+            if stored is None:
+                return None
+            place = self.naive.places + 1
+            self.core.set_place(stored.topic_id, place)
+            head = BatchHead(stored.topic_id, stored.first, count, stored.timestamp, NO_SESSION, 0)
+            source = subscription.topic.topic_id
+            also = Acknowledged(source, subscription.subscriber, stored.acknowledged)
+            self.stored.append_batch(
+                head, count * message_size, place, also if subscription.durable else None
+            )
+            return stored.topic_id, stored.first
+
+        if not is_parked:
+            answer = self.both(
+                of_core,
+                lambda: self.naive.dead_letter(sub, first, next, message_size, self.now, self.now),
+            )
+            self.note("void piece" if answer is None else "dead letter")
+            if answer is None or answer[0] != "error":
+                return
+            self.note("dead letter refused")
+        self.core.park(one)
+        self.naive.park(sub, first, next)
+
+    # --- what topics give up --------------------------------------------------------------------
+
+    def purge(self, choice: Choice) -> None:
+        name = choice.among(TOPICS)
+        if seldom(choice):
+            answer = self.wakes(
+                lambda: self.core.purge(name, self.now), lambda: self.naive.purge(name, self.now)
+            )
+            self.note("purged", answer[0] not in (0, "error"))
+
+    def give_up_retained(self, choice: Choice) -> None:
+        answer = self.both(self.core.give_up_retained, self.naive.give_up_retained)
+        self.note("retained is given up", answer)
+
+    def move_batches(self, choice: Choice) -> None:
+        """The journal moves some of the batches it has, live or not."""
+        topic = self.naive.topics.get(choice.among(TOPICS))
+        if topic is None:
+            return
+        moved = [batch for batch in topic.batches if choice.among((True, False))]
+        firsts = [batch.first for batch in moved]
+        places = [batch.place + seldom(choice) * 1000 for batch in moved]
+        live = self.core.live_batches(topic.id, firsts, places)
+        found = zip(moved, places, strict=True)
+        is_live = [not batch.freed and batch.place == place for batch, place in found]
+        assert live == [position for position, is_it in enumerate(is_live) if is_it]
+        new_places = [self.naive.places + 1 + number for number in range(len(moved))]
+        self.naive.places += len(moved)
+        moves = list(zip(firsts, places, new_places, strict=True))
+        topic_id = topic.id + seldom(choice) * 100
+        left = self.both(
+            lambda: self.core.move_batches(topic_id, moves),
+            lambda: self.naive.move_batches(topic_id, moves),
+        )
+        self.stored.move({place: new for _, place, new in moves if new not in left})
+        self.note("batches moved", len(left) < len(moves))
+
     # --- durability and time --------------------------------------------------------------------
 
     def turn(self, choice: Choice) -> None:
@@ -498,18 +698,34 @@ class Comparison:
             acknowledged = sorted(
                 (of.topic.topic_id, of.subscriber, ranges) for of, ranges in changes[0].acknowledged
             )
-            trimmed = sorted(
-                (trim.topic.topic_id, trim.first_offset, list(trim.places))
+            trimmed = [
+                (trim.topic.topic_id, trim.first_offset, trim.reason, sorted(trim.places))
                 for trim in changes[0].trimmed
-            )
-            return acknowledged, trimmed
+            ]
+            return acknowledged, sorted(trimmed, key=lambda trim: trim[0])
 
-        acknowledged, trimmed = self.both(of_core, self.naive.take_changes)
+        behind = {
+            (topic.name, subscription.subscriber)
+            for topic in self.core.topics
+            for subscription in topic.subscriptions.values()
+            if subscription.cursor < topic.first_offset
+        }
+        acknowledged, trimmed = self.both(
+            of_core, lambda: self.naive.take_changes(lambda *of: of in behind)
+        )
+        assert not self.core.has_changes
         for topic_id, subscriber, ranges in acknowledged:
             self.stored.append(Acknowledged(topic_id, subscriber, ranges))
-        for topic_id, first_offset, _ in trimmed:
-            self.stored.append(TopicTrimmed(topic_id, first_offset))
-        self.note("trimmed", trimmed)
+        for of, counts in changes[0].redelivered:
+            sub = self.naive.topics[of.topic.name].subscriptions[of.subscriber]
+            assert counts == [count for count in counts if is_counted_so(sub, *count)]
+            self.stored.append(Redelivered(of.topic.topic_id, of.subscriber, counts))
+            self.note("redelivered")
+        ids = {topic.id for topic in self.naive.topics.values()}
+        for topic_id, first_offset, reason, _ in trimmed:
+            self.note(f"trimmed: {reason}")
+            if topic_id in ids:
+                self.stored.append(TopicTrimmed(topic_id, first_offset, reason))
         self.commits.append([place for *_, places in trimmed for place in places])
 
     def commit(self) -> None:
@@ -532,6 +748,7 @@ class Comparison:
         assert ids == {topic.id for topic in self.naive.topics.values()}
         self.stored.release(places)
         self.commits.clear()
+        self.in_hand.clear()
         self.note("a session restarts", self.naive.sessions)
         self.note("acks are forgotten", any(sub.fresh for sub in self.naive.all_subscriptions()))
         self.naive.restart(self.now)
@@ -543,7 +760,17 @@ class Comparison:
 
     def jump_by(self, seconds: int) -> None:
         self.now += seconds * NS_PER_S
-        self.wakes(lambda: self.core.expire(self.now), lambda: self.naive.expire(self.now))
+        deadlines, never = self.core._agenda.deadlines, self.now + 1
+        due = {
+            (topic.name, subscription.subscriber)
+            for topic in self.core.topics
+            for subscription in topic.subscriptions.values()
+            if any((deadlines.get(lease) or never) <= self.now for lease in subscription.leases)
+        }
+        self.wakes(
+            lambda: self.core.expire(self.now, self.now),
+            lambda: self.naive.expire(self.now, self.now, lambda *of: of in due),
+        )
         self.stored.forget_sessions(self.naive.sessions)
 
     def go_to_deadlines(self, choice: Choice) -> None:
@@ -570,10 +797,13 @@ class Comparison:
             assert (topic.visible_next, topic.next_offset) == (naive.visible, len(naive.messages))
             assert set(topic.subscriptions) == set(naive.subscriptions)
             for name, subscription in topic.subscriptions.items():
+                self.note("behind", subscription.cursor < topic.first_offset)
+                if subscription.cursor < topic.first_offset:
+                    # It is looked at when it is used next.
+                    continue
                 states = state_of(subscription), naive_state_of(naive.subscriptions[name])
                 assert states[0] == states[1], f"core: {states[0]}\nnaive: {states[1]}"
                 self.note("at the bound", subscription.ranges >= LIMITS.subscription_ranges - 1)
-                self.note("behind", subscription.cursor < topic.first_offset)
 
     # --- at the end everybody gets everything ---------------------------------------------------
 
@@ -588,30 +818,54 @@ class Comparison:
             self.close(member)
         for _ in range(3):
             self.jump_by(1_000)
-        for topic in list(self.core.topics):
-            for subscription in list(topic.subscriptions.values()):
-                assert subscription.durable
-                self.drain(topic.name, subscription)
+        for _ in range(2):
+            # Draining one topic may fill another with dead letters.
+            for topic in list(self.core.topics):
+                self.reveal(topic.name, 1_000_000)
+                for subscription in list(topic.subscriptions.values()):
+                    assert subscription.durable
+                    self.drain(topic.name, subscription)
+        self.end_turn()
+        self.both(self.core.give_up_retained, self.naive.give_up_retained)
         self.end_turn()
         self.check()
         for topic in self.core.topics:
             if topic.subscriptions:
                 assert topic.first_offset == topic.next_offset
-        assert self.core.next_deadline_ns() is None
+        self.jump_by(1_000)
+        self.jump_by(1_000)
+        if not any(topic.settings.max_age and topic.messages for topic in self.core.topics):
+            assert self.core.next_deadline_ns() is None
 
     def drain(self, name: str, subscription: Subscription) -> None:
-        """Read all of a subscription through one member and small pulls."""
+        """Read all of a subscription through one member and small pulls, whatever it takes."""
         member = b"drainer"
         self.register(member, subscription.subscriber)
         for number in range(10_000):
+            self.settle_exhausted()
             answer = self.pull_once(member, name, 1 + number % 2)
-            if not answer[4]:
+            if answer[4]:
+                ranges = [(piece[3], piece[4]) for piece in answer[4]]
+                self.ack_of(member, name, subscription.topic.topic_id, ranges)
+            elif not subscription.parked_count and not subscription.unread:
                 break
-            ranges = [(piece[3], piece[4]) for piece in answer[4]]
-            self.ack_of(member, name, subscription.topic.topic_id, ranges)
+            else:
+                self.wakes(
+                    lambda: self.core.release_parked(
+                        name, subscription.subscriber, None, now_ns=self.now
+                    ),
+                    lambda: self.naive.decide(name, subscription.subscriber, None, False, self.now),
+                )
         self.close(member)
         assert subscription.unread == 0
         assert subscription.ranges == 0
+
+    def settle_exhausted(self) -> None:
+        """Move what can be moved, and park the rest."""
+        while self.core.has_exhausted or self.in_hand:
+            self.take_up_to(64)
+            while self.in_hand:
+                self.move_one(0, False, 5)
 
 
 # How often each action is taken, against the others.
@@ -626,7 +880,7 @@ ACTIONS: dict[Callable[[Comparison, Choice], None], int] = {
     Comparison.unsubscribe: 1,
     Comparison.pull: 8,
     Comparison.pull_often: 2,
-    Comparison.scatter: 2,
+    Comparison.scatter: 5,
     Comparison.cancel_pull: 1,
     Comparison.take_back: 2,
     Comparison.lose: 1,
@@ -635,6 +889,14 @@ ACTIONS: dict[Callable[[Comparison, Choice], None], int] = {
     Comparison.ack_ahead: 2,
     Comparison.nack: 3,
     Comparison.extend: 2,
+    Comparison.seek: 1,
+    Comparison.peek: 1,
+    Comparison.decide: 2,
+    Comparison.take_exhausted: 2,
+    Comparison.move: 3,
+    Comparison.purge: 1,
+    Comparison.give_up_retained: 1,
+    Comparison.move_batches: 1,
     Comparison.turn: 4,
     Comparison.jump: 1,
     Comparison.go_to_deadlines: 1,
@@ -664,11 +926,24 @@ def plain(answer: Grant | MbctlError) -> Any:
     """A grant or an error as plain values."""
     if isinstance(answer, MbctlError):
         return ("error", answer.code, str(answer))
-    pieces = [
-        (p.place, p.batch_first, p.batch_next, p.first, p.next, p.timestamp, p.deliveries)
-        for p in answer.pieces
-    ]
+    pieces = [plain_piece(piece) for piece in answer.pieces]
     return (answer.topic, answer.topic_id, answer.subscriber, answer.skipped, pieces)
+
+
+def plain_piece(piece: Piece) -> Any:
+    """A piece as plain values."""
+    where = (piece.place, piece.batch_first, piece.batch_next, piece.first, piece.next)
+    return (*where, piece.timestamp, piece.deliveries)
+
+
+def is_counted_so(sub: Any, first: int, next: int, deliveries: int, is_parked: bool) -> bool:
+    """Whether all of a range was delivered that often."""
+    entries = [sub.entries[offset] for offset in range(first, next)]
+    return all(
+        (entry.deliveries, entry.state == "parked") == (deliveries, is_parked)
+        and entry.state != "acked"
+        for entry in entries
+    )
 
 
 def plain_wakes(wakes: list[Wake]) -> dict[Any, Any]:
@@ -700,6 +975,8 @@ def state_of(subscription: Subscription) -> Any:
     return (
         (subscription.cursor, subscription.next, subscription.ranges, subscription.unread),
         (subscription.leases.leased_count, subscription.redeliver_count, subscription.lost),
+        (subscription.dropped, subscription.expired, subscription.parked_ranges()),
+        (subscription.parked_count, subscription.at_limit, subscription.counts()),
         list(subscription.acknowledged),
         leases,
         [pull.token for pull in subscription.pulls],
@@ -720,9 +997,22 @@ def naive_state_of(sub: Any) -> Any:
         else:
             leases.append((offset, offset + 1, *lease))
     unread = sub.topic.visible - at - (len(entries) - len(left))
+    parked = [offset for offset, entry in left.items() if entry.state == "parked"]
+    counts: list[Any] = []
+    for offset, entry in left.items():
+        value = (entry.deliveries, entry.state == "parked")
+        if entry.deliveries < 2 and entry.state != "parked":
+            continue
+        if counts and counts[-1][1:] == (offset, *value):
+            counts[-1] = (counts[-1][0], offset + 1, *value)
+        else:
+            counts.append((offset, offset + 1, *value))
+    growth_max = LIMITS.subscription_ranges - LIMITS.subscription_ranges // 4
     return (
         (at, end, count_ranges(sub), unread),
-        (leased, len(left) - leased, sub.lost),
+        (leased, len(left) - leased - len(parked), sub.lost),
+        (sub.dropped, sub.expired, runs_of(parked)),
+        (len(parked), count_ranges(sub) >= growth_max, counts),
         runs_of(offset for offset, entry in entries.items() if entry.state == "acked"),
         [lease[:5] for lease in leases],
         [pull.token for pull in sub.pulls],

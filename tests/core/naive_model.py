@@ -8,6 +8,7 @@ the same size, so that the mean size by which core fills a pull is exact.
 from types import SimpleNamespace as Record
 
 from mbctl.errors import (
+    InvalidArgument,
     LimitExceeded,
     MbctlError,
     NotSubscribed,
@@ -19,11 +20,20 @@ from mbctl.errors import (
     TopicFull,
     TopicNotFound,
 )
-from mbctl.model import NS_PER_S, Limits, SubscribeOptions, TopicSettings
+from mbctl.model import (
+    NS_PER_S,
+    AtTime,
+    Limits,
+    SubscribeOptions,
+    TopicSettings,
+    check_options,
+    check_settings,
+)
 
 SESSION_IDLE_NS = 660 * NS_PER_S
 EPHEMERAL_IDLE_NS = 30 * NS_PER_S
 PIECE_BYTES = 32
+LOOK_NS_MIN, LOOK_NS_MAX = NS_PER_S, 600 * NS_PER_S
 
 
 class NaiveBroker:
@@ -38,13 +48,18 @@ class NaiveBroker:
         self.topic_ids = self.places = self.labels = 0
         reserve = min(64, limits.subscription_ranges // 4)
         self.growth_max = limits.subscription_ranges - reserve
+        self.trims: list[Record] = []
+        self.unserved: list[Record] = []
 
     # --- publishers and topics --------------------------------------------------------------
 
     def use_session(self, session: bytes, now: int) -> Record:
         if session not in self.sessions:
             if len(self.sessions) == self.limits.sessions:
-                raise LimitExceeded(what="publisher sessions", limit=self.limits.sessions)
+                unused = [id for id, known in self.sessions.items() if known.highest == 0]
+                if not unused:
+                    raise LimitExceeded(what="publisher sessions", limit=self.limits.sessions)
+                del self.sessions[unused[0]]
             self.sessions[session] = Record(highest=0, answers={}, topic_ids={}, used=now)
         self.sessions[session].used = now
         return self.sessions[session]
@@ -63,21 +78,16 @@ class NaiveBroker:
             raise OutcomeUnknown(what=f"send {sequence}, which is older than the last answers,")
         known.highest = sequence
         try:
-            known.answers[sequence] = self.store(name, count, message_size, wall)
+            known.answers[sequence] = self.store(name, count, message_size, now, wall)
         except MbctlError as error:
             known.answers[sequence] = error
             raise
         known.topic_ids[sequence] = self.topics[name].id
         return (*known.answers[sequence], True)
 
-    def store(self, name, count, message_size, wall):
+    def store(self, name, count, message_size, now, wall):
         topic = self.topic(name)
-        kept, settings = topic.messages[topic.first :], topic.settings
-        if settings.max_messages is not None and len(kept) + count > settings.max_messages:
-            raise TopicFull(topic=name, what="messages", limit=settings.max_messages)
-        size = sum(batch.size for batch in topic.batches if not batch.freed)
-        if settings.max_bytes is not None and size + count * message_size > settings.max_bytes:
-            raise TopicFull(topic=name, what="bytes", limit=settings.max_bytes)
+        self.make_room(topic, count, count * message_size)
         self.places += 1
         first = len(topic.messages)
         timestamp = max([wall, *(batch.timestamp for batch in topic.batches[-1:])])
@@ -85,11 +95,13 @@ class NaiveBroker:
         batch.size, batch.message_size, batch.freed = count * message_size, message_size, False
         topic.batches.append(batch)
         topic.messages += [batch] * count
+        if topic.settings.max_age is not None and topic.look is None:
+            topic.look = next_look(topic, now + wait_of(topic, wall))
         return name, first, count
 
     def reveal(self, name, next_offset, now):
         topic = self.topic(name)
-        topic.visible = next_offset
+        topic.visible = max(topic.visible, next_offset)
         return self.serve(list(topic.subscriptions.values()), now)
 
     def topic(self, name: str) -> Record:
@@ -98,6 +110,7 @@ class NaiveBroker:
         return self.topics[name]
 
     def create_topic(self, name: str, settings: TopicSettings, exist_ok: bool):
+        check_settings(settings)
         if name in self.topics:
             if exist_ok and self.topics[name].settings == settings:
                 return self.topics[name].id, False
@@ -107,6 +120,8 @@ class NaiveBroker:
         self.topic_ids += 1
         topic = Record(name=name, id=self.topic_ids, settings=settings, first=0, visible=0)
         topic.messages, topic.batches, topic.subscriptions = [], [], {}
+        topic.saved_first, topic.look, topic.looked = 0, None, None
+        topic.retaining = topic.is_aging = False
         self.topics[name] = topic
         return topic.id, True
 
@@ -140,7 +155,7 @@ class NaiveBroker:
                 wakes[pull.token] = self.grant_of(sub, 0, [])
             leased = [e for e in sub.entries.values() if leased_by(e, member)]
             for entry in leased:
-                entry.state, entry.due = "ready", None
+                end_lease(sub, entry)
             touched += [sub] if leased else []
         del self.members[member]
         if any(sub.owner == member for sub in self.all_subscriptions()):
@@ -154,10 +169,16 @@ class NaiveBroker:
 
     def subscribe(self, member, name, options: SubscribeOptions):
         reader, topic = self.known(member), self.topic(name)
+        check_options(options)
+        if options.dead_letter == name:
+            raise InvalidArgument(reason="a topic cannot be its own dead-letter topic")
+        if options.dead_letter is not None:
+            self.topic(options.dead_letter)
         sub = topic.subscriptions.get(reader.subscriber)
         created, skipped = sub is None, 0
         if sub is None:
-            start, skipped = self.start_offset(topic, reader, options.start)
+            offset, asked = self.start_offset(topic, self.start_of(topic, reader, options.start))
+            skipped = offset - min(asked, topic.first)
             if len(topic.subscriptions) == self.limits.topic_subscriptions:
                 what, limit = f"subscriptions of topic {name!r}", self.limits.topic_subscriptions
                 raise LimitExceeded(what=what, limit=limit)
@@ -165,32 +186,63 @@ class NaiveBroker:
                 raise LimitExceeded(what="subscriptions", limit=self.limits.subscriptions)
             sub = Record(topic=topic, subscriber=reader.subscriber, durable=reader.durable)
             sub.owner = None if reader.durable else member
-            sub.floor, sub.entries, sub.pulls, sub.skipped, sub.lost = start, {}, [], 0, 0
-            sub.fresh, sub.stored, sub.ack_wait = set(), set(), None
+            sub.floor = sub.held = offset
+            sub.entries, sub.pulls, sub.skipped, sub.lost = {}, [], 0, 0
+            sub.dropped, sub.expired, sub.sought = 0, 0, False
+            sub.fresh, sub.options = set(), None
             topic.subscriptions[reader.subscriber] = sub
-        self.skip_reclaimed(sub)
-        ack_wait = round(options.ack_wait * NS_PER_S)
-        is_stored = sub.durable and sub.ack_wait != ack_wait
-        sub.ack_wait = ack_wait
+        new = round(options.ack_wait * NS_PER_S), options.max_deliveries, options.dead_letter
+        is_changed, sub.options = sub.options != new, new
+        sub.ack_wait, sub.most, sub.dead_letter = new
+        for entry in sub.entries.values() if is_changed else ():
+            if entry.state in ("ready", "exhausted") and entry.state != state_at_end(sub, entry):
+                end_lease(sub, entry)
+        is_stored = sub.durable and is_changed
         if is_stored:
-            sub.stored |= sub.fresh
+            save(sub)
+        self.serve_soon(sub)
         return sub.subscriber, topic.id, cursor(sub), skipped, created, is_stored
 
-    def start_offset(self, topic, reader, start):
-        if start is None:
-            subs = topic.subscriptions.values()
-            others = [sub for sub in subs if sub.durable] if reader.durable else subs
-            start = "new" if others else "earliest"
+    def serve_soon(self, sub):
+        if sub.pulls and self.grantable(sub):
+            self.unserved.append(sub)
+
+    def start_of(self, topic, reader, start):
+        if start is not None:
+            return start
+        subs = topic.subscriptions.values()
+        others = [sub for sub in subs if sub.durable] if reader.durable else subs
+        return "new" if others else "earliest"
+
+    def start_offset(self, topic, start):
+        """The offset that is meant, and the one that was asked for."""
+        if isinstance(start, AtTime):
+            since = [o for o, batch in enumerate(topic.messages) if batch.timestamp >= start.ns]
+            since = [o for o in since if topic.first <= o < topic.visible]
+            start = min(since, default=topic.visible)
         asked = {"new": topic.visible, "earliest": topic.first}.get(start, start)
         if not 0 <= asked <= topic.visible:
             raise OffsetOutOfRange(topic=topic.name, offset=asked, next_offset=topic.visible)
-        offset = max(asked, topic.first)
-        return offset, offset - min(asked, topic.first)
+        return max(asked, topic.first), asked
 
-    def unsubscribe(self, name, subscriber):
+    def seek(self, name, subscriber, start, now):
+        sub = self.subscription(name, subscriber)
+        topic = sub.topic
+        offset, asked = self.start_offset(topic, start)
+        sub.floor, sub.entries, sub.fresh, sub.skipped, sub.sought = offset, {}, set(), 0, True
+        sub.held = min(sub.held, offset)
+        if sub.durable:
+            save(sub)
+        return offset, max(0, topic.first - asked), self.serve([sub], now)
+
+    def subscription(self, name, subscriber):
         sub = self.topic(name).subscriptions.get(subscriber)
         if sub is None:
             raise SubscriptionNotFound(topic=name, subscriber=subscriber)
+        return sub
+
+    def unsubscribe(self, name, subscriber):
+        sub = self.subscription(name, subscriber)
         return sub, self.end(sub, NotSubscribed(topic=name, subscriber=subscriber))
 
     def end(self, sub, refusal):
@@ -199,17 +251,10 @@ class NaiveBroker:
         del sub.topic.subscriptions[sub.subscriber]
         return wakes
 
-    def skip_reclaimed(self, sub):
-        for offset in range(sub.floor, sub.topic.first):
-            entry = sub.entries.pop(offset, None)
-            sub.skipped += entry is None or (entry.state != "acked" and entry.deliveries == 0)
-        sub.floor = max(sub.floor, sub.topic.first)
-
     # --- granting -----------------------------------------------------------------------------
 
     def pull(self, member, name, max_messages, max_bytes, wait, token, now):
         sub = self.subscribed(member, name)
-        self.skip_reclaimed(sub)
         pull = Record(member=member, max_messages=max_messages, max_bytes=max_bytes, token=token)
         answer = self.grant(sub, pull, now)
         if answer[3] or answer[4] or wait == 0:
@@ -235,8 +280,6 @@ class NaiveBroker:
     def serve(self, subs, now):
         wakes = {}
         for sub in subs:
-            if sub.pulls:
-                self.skip_reclaimed(sub)
             while sub.pulls and (self.grantable(sub) or sub.skipped):
                 pull = sub.pulls.pop(0)
                 wakes[pull.token] = self.grant(sub, pull, now)
@@ -250,14 +293,24 @@ class NaiveBroker:
             return list(range(next_of(sub), sub.topic.visible)) if may_grant else []
         label = sub.entries[ready[0]].label
         run = [o for o in ready if sub.entries[o].label == label]
+        is_cut = self.is_alone(sub, run) and len(run) > 1
         if len(run) > 1 and count_ranges(sub) >= self.limits.subscription_ranges - 1:
             return run[:1] if run[0] == cursor(sub) else []
-        return run
+        return run[:1] if is_cut else run
+
+    def is_alone(self, sub, offsets):
+        """Whether what is to be granted was delivered before, and that has a maximum."""
+        entry = sub.entries.get(offsets[0]) if offsets else None
+        return entry is not None and entry.deliveries > 0 and sub.most is not None
 
     def grant(self, sub, pull, now):
         room = Record(messages=pull.max_messages, bytes=pull.max_bytes, pieces=[])
         while room.messages > 0 and room.bytes > 0:
-            offsets = take(room, sub, self.grantable(sub))
+            grantable = self.grantable(sub)
+            is_alone = self.is_alone(sub, grantable)
+            if is_alone and room.pieces:
+                break
+            offsets = take(room, sub, grantable)
             if not offsets:
                 break
             if offsets[0] not in sub.entries:
@@ -266,6 +319,8 @@ class NaiveBroker:
             for entry in (sub.entries[offset] for offset in offsets):
                 entry.state, entry.member, entry.due = "leased", pull.member, now + sub.ack_wait
                 entry.deliveries += 1
+            if is_alone:
+                break
         skipped, sub.skipped = sub.skipped, 0
         return self.grant_of(sub, skipped, room.pieces)
 
@@ -277,7 +332,7 @@ class NaiveBroker:
         self.labels += 1
         for offset in offsets:
             sub.entries[offset] = Record(
-                state="ready", member=None, deliveries=0, due=None, label=self.labels
+                state="ready", member=None, deliveries=0, due=None, label=self.labels, in_hand=False
             )
 
     def cut(self, sub, edge):
@@ -299,13 +354,13 @@ class NaiveBroker:
             if not 0 <= first < next <= sub.topic.visible:
                 offset = max(first, next - 1)
                 raise OffsetOutOfRange(topic=name, offset=offset, next_offset=sub.topic.visible)
-        self.skip_reclaimed(sub)
         return sub
 
     def ack(self, member, name, topic_id, ranges, now):
         sub = self.settled(member, name, topic_id, ranges)
         old_cursor, old_next = cursor(sub), next_of(sub)
-        runs = runs_of(o for first, next in ranges for o in range(max(first, old_cursor), next))
+        offsets = {o for first, next in ranges for o in range(max(first, old_cursor), next)}
+        runs = runs_of(o for o in offsets if o < old_next or not sub.sought)
         before = count_ranges(sub)
         self.add(sub, range(old_next, max([old_next, *(next for _, next in runs)])))
         growth = sum(max(0, self.growth(sub, member, old_next, *run)) for run in runs)
@@ -347,6 +402,9 @@ class NaiveBroker:
         sub = self.settled(member, name, topic_id, ranges)
         entries = self.isolate(sub, member, ranges)
         for entry in entries:
+            if counted and state_at_end(sub, entry) != "ready":
+                end_lease(sub, entry)
+                continue
             entry.state = "delayed" if delay else "ready"
             entry.due = now + delay if delay else None
             entry.deliveries -= not counted
@@ -393,7 +451,6 @@ class NaiveBroker:
         if member not in self.members:
             return [], {}
         sub = self.topics[name].subscriptions[subscriber]
-        self.skip_reclaimed(sub)
         first, next = max(lost[0], cursor(sub)), lost[1]
         if next > next_of(sub) and self.may_cut(sub):
             self.add(sub, range(next_of(sub), next))
@@ -414,41 +471,247 @@ class NaiveBroker:
     def may_cut(self, sub):
         return count_ranges(sub) < self.limits.subscription_ranges - 1
 
+    # --- what was delivered as often as it may be -----------------------------------------------
+
+    def exhausted(self):
+        """What nobody has in hand, by subscription, lease and batch."""
+        found = {}
+        for sub in self.all_subscriptions():
+            for offset, entry in sorted(sub.entries.items()):
+                if entry.state == "exhausted" and not entry.in_hand:
+                    key = id(sub), entry.label, sub.topic.messages[offset].first
+                    found.setdefault(key, (sub, []))[1].append(offset)
+        return list(found.values())
+
+    def take_piece(self, name, subscriber, piece):
+        """Have a piece in hand, which is a run of what is exhausted within one batch."""
+        for sub, offsets in self.exhausted():
+            if (sub.topic.name, sub.subscriber) == (name, subscriber) and offsets[0] == piece[3]:
+                batch, entry = sub.topic.messages[offsets[0]], sub.entries[offsets[0]]
+                for offset in offsets:
+                    sub.entries[offset].in_hand = True
+                where = (batch.place, batch.first, batch.next, offsets[0], offsets[-1] + 1)
+                return sub, (*where, batch.timestamp, entry.deliveries)
+        return None
+
+    def is_current(self, sub):
+        topic = self.topics.get(sub.topic.name)
+        return topic is sub.topic and topic.subscriptions.get(sub.subscriber) is sub
+
+    def dead_letter(self, sub, first, next, message_size, now, wall):
+        if not self.is_current(sub):
+            return None
+        entries = [sub.entries.get(offset) for offset in range(first, next)]
+        if not all(entry is not None and entry.state == "exhausted" for entry in entries):
+            labels = {e.label for e in entries if e is not None and e.state == "exhausted"}
+            for entry in sub.entries.values():
+                entry.in_hand = entry.in_hand and entry.label not in labels
+            return None
+        target = self.topic(sub.dead_letter)
+        cuts = is_across(sub, first) + is_across(sub, next)
+        if cuts and count_ranges(sub) + cuts >= self.limits.subscription_ranges:
+            raise self.too_many_ranges()
+        _, stored, _ = self.store(target.name, next - first, message_size, now, wall)
+        self.cut(sub, first)
+        self.cut(sub, next)
+        for offset in range(first, next):
+            self.acknowledge(sub, offset)
+            sub.fresh.discard(offset)
+            if sub.durable:
+                sub.saved.acked.add(offset)
+        self.serve_soon(sub)
+        return target.id, stored
+
+    def park(self, sub, first, next):
+        if not self.is_current(sub):
+            return
+        for edge in (first, next):
+            is_cut = is_across(sub, edge) and sub.entries[edge].state == "exhausted"
+            if is_cut and self.may_cut(sub):
+                self.cut(sub, edge)
+        inside = [sub.entries[o] for o in range(first, next) if o in sub.entries]
+        labels = {entry.label for entry in inside if entry.state == "exhausted"}
+        for entry in sub.entries.values():
+            if entry.state == "exhausted" and entry.label in labels:
+                entry.state = "parked"
+
+    def decide(self, name, subscriber, ranges, is_dropped, now):
+        """Release parked messages, or acknowledge them."""
+        sub = self.subscription(name, subscriber)
+        parked = [o for o, entry in sorted(sub.entries.items()) if entry.state == "parked"]
+        if ranges is not None:
+            runs = runs_of(o for r in ranges for o in range(*r) if o >= cursor(sub))
+            edges = [e for run in runs for e in run if is_across(sub, e) and e in parked]
+            if edges and count_ranges(sub) + len(edges) > self.growth_max:
+                raise self.too_many_ranges()
+            for edge in edges:
+                self.cut(sub, edge)
+            parked = [o for o in parked if any(first <= o < next for first, next in runs)]
+        for offset in parked:
+            if is_dropped:
+                self.acknowledge(sub, offset)
+            else:
+                sub.entries[offset].state, sub.entries[offset].deliveries = "ready", 0
+        return len(parked), self.serve([sub], now)
+
+    # --- what is given up -----------------------------------------------------------------------
+
+    def read_next(self, topic):
+        """The offset below which every durable subscription has read all, as it is stored."""
+        held = [sub.held for sub in topic.subscriptions.values() if sub.durable]
+        return max(topic.first, min(held)) if held else topic.first
+
+    def trim(self, topic, offset, reason):
+        if offset <= topic.first:
+            return
+        topic.first, topic.visible = offset, max(topic.visible, offset)
+        places = []
+        for batch in topic.batches:
+            if batch.next <= offset and not batch.freed:
+                batch.freed = True
+                places.append(batch.place)
+        for sub in topic.subscriptions.values():
+            unread = 0
+            for lower in range(sub.floor, offset):
+                entry = sub.entries.pop(lower, None)
+                unread += entry is None or entry.state != "acked"
+                sub.skipped += entry is None or (entry.state != "acked" and entry.deliveries == 0)
+            sub.dropped += unread if reason == "dropped" else 0
+            sub.expired += unread if reason == "expired" else 0
+            sub.floor = max(sub.floor, offset)
+        earlier = [trim for trim in self.trims if trim.topic_id == topic.id]
+        if earlier and earlier[-1].reason == reason:
+            earlier[-1].first = offset
+            earlier[-1].places += places
+        else:
+            self.trims.append(Record(topic_id=topic.id, first=offset, reason=reason, places=places))
+
+    def make_room(self, topic, count, size):
+        """Give up what is only retained, batch by batch, and then what is not read."""
+        settings = topic.settings
+        most_messages = settings.max_messages or count + len(topic.messages)
+        most_bytes = settings.max_bytes or size + sum(batch.size for batch in topic.batches)
+        is_too_large = count > most_messages or size > most_bytes
+        kept = [batch for batch in topic.batches if not batch.freed]
+        wanted = max(topic.first, len(topic.messages) + count - most_messages)
+        while sum(batch.size for batch in kept) + size > most_bytes and kept:
+            wanted = max(wanted, kept.pop(0).next)
+        read_next = self.read_next(topic)
+        if wanted <= read_next and not is_too_large:
+            self.trim(topic, wanted, "read")
+            return
+        if is_too_large or settings.when_full == "refuse":
+            what, most = "bytes", most_bytes
+            kept = 0 if is_too_large else len(topic.messages) - read_next
+            if kept + count > most_messages:
+                what, most = "messages", most_messages
+            raise TopicFull(topic=topic.name, what=what, limit=most)
+        self.trim(topic, read_next, "read")
+        ends = [batch.first for batch in topic.batches if batch.first >= wanted]
+        self.trim(topic, min(ends, default=len(topic.messages)), "dropped")
+
+    def reclaim(self, topic):
+        settings, read_next = topic.settings, self.read_next(topic)
+        if settings.retain_age is None and settings.retain_bytes is None:
+            self.trim(topic, read_next, "read")
+            return
+        read = read_batches(topic, read_next)
+        if settings.retain_bytes is not None:
+            while read and sum(batch.size for batch in read) > settings.retain_bytes:
+                self.trim(topic, read.pop(0).next, "read")
+        topic.retaining = topic.retaining or topic.first < read_next
+        if settings.retain_age is not None and read and not topic.is_aging:
+            topic.is_aging, topic.look = True, next_look(topic, 0)
+
+    def give_up_retained(self):
+        retaining = [topic for topic in self.topics.values() if topic.retaining]
+        is_any = any(self.read_next(topic) > topic.first for topic in retaining)
+        for topic in retaining:
+            self.trim(topic, self.read_next(topic), "read")
+            topic.retaining = False
+        return is_any
+
+    def purge(self, name, now):
+        topic = self.topic(name)
+        count = len(topic.messages) - topic.first
+        self.trim(topic, len(topic.messages), "purged")
+        return count, self.serve(list(topic.subscriptions.values()), now)
+
+    def look(self, topic, now, wall):
+        """Give up what is too old; whether that may have been unread."""
+        settings, first = topic.settings, topic.first
+        topic.look, topic.looked = None, now
+        for batch in [batch for batch in topic.batches if not batch.freed]:
+            if settings.max_age and batch.timestamp + settings.max_age * NS_PER_S <= wall:
+                self.trim(topic, batch.next, "expired")
+        is_expired = topic.first > first
+        read = read_batches(topic, self.read_next(topic))
+        for batch in list(read):
+            if settings.retain_age and batch.timestamp + settings.retain_age * NS_PER_S <= wall:
+                self.trim(topic, batch.next, "read")
+                read.remove(batch)
+        topic.is_aging = topic.is_aging and bool(read)
+        kept = [batch for batch in topic.batches if not batch.freed]
+        if kept and (settings.max_age or (settings.retain_age and read)):
+            topic.look = next_look(topic, now + wait_of(topic, wall, bool(read)))
+        return is_expired
+
+    def peek(self, name, start, max_messages, max_bytes):
+        topic = self.topic(name)
+        offset, _ = self.start_offset(topic, start)
+        room = Record(messages=max_messages, bytes=max_bytes, pieces=[])
+        take(room, Record(topic=topic, entries={}), list(range(offset, topic.visible)))
+        return [(*piece[:6], 0) for piece in room.pieces]
+
+    def move_batches(self, topic_id, moves):
+        topics = [topic for topic in self.topics.values() if topic.id == topic_id]
+        kept = {b.first: b for topic in topics for b in topic.batches if not b.freed}
+        left = []
+        for first, place, new_place in moves:
+            if first in kept and kept[first].place == place:
+                kept[first].place = new_place
+            else:
+                left.append(new_place)
+        return left
+
     # --- time and space -----------------------------------------------------------------------
 
-    def take_changes(self):
-        """What of each durable subscription is acknowledged and not stored, and all trims."""
-        acknowledged, trimmed = [], []
+    def take_changes(self, is_behind):
+        """What is acknowledged and given up, and not stored.
+
+        Of a subscription that is behind what is given up, nobody has seen where it stands now.
+        """
+        acknowledged = []
         for topic in self.topics.values():
-            durable = [sub for sub in topic.subscriptions.values() if sub.durable]
-            for sub in durable:
+            for sub in [sub for sub in topic.subscriptions.values() if sub.durable]:
                 if sub.fresh:
                     acknowledged.append((topic.id, sub.subscriber, runs_of(sub.fresh)))
-                sub.stored |= sub.fresh
                 sub.fresh = set()
-            lowest = min([cursor(sub) for sub in durable], default=0)
-            if lowest > topic.first:
-                topic.first = lowest
-                dead = [b for b in topic.batches if b.next <= lowest and not b.freed]
-                for batch in dead:
-                    batch.freed = True
-                trimmed.append((topic.id, lowest, [batch.place for batch in dead]))
-        return sorted(acknowledged), sorted(trimmed)
+                if not is_behind(topic.name, sub.subscriber):
+                    sub.held = cursor(sub)
+                save(sub)
+            self.reclaim(topic)
+            topic.saved_first = topic.first
+        trims = [(t.topic_id, t.first, t.reason, sorted(t.places)) for t in self.trims]
+        self.trims = []
+        return sorted(acknowledged), sorted(trims, key=lambda trim: trim[0])
 
     def restart(self, now):
         """Forget all but what is stored: also what was acknowledged and not taken."""
-        self.members, self.gone = {}, {}
+        self.members, self.gone, self.trims, self.unserved = {}, {}, [], []
         for topic in self.topics.values():
-            topic.visible = len(topic.messages)
+            topic.first, topic.visible = topic.saved_first, len(topic.messages)
+            topic.retaining = False
+            for batch in topic.batches:
+                batch.freed = batch.next <= topic.first
+            is_aging = topic.settings.max_age or topic.settings.retain_age
+            topic.look = 0 if is_aging and topic.first < len(topic.messages) else None
+            topic.looked, topic.is_aging = None, False
             for sub in list(topic.subscriptions.values()):
-                if not sub.durable:
+                if sub.durable:
+                    self.restore(sub, sub.saved)
+                else:
                     del topic.subscriptions[sub.subscriber]
-                    continue
-                sub.entries, sub.pulls, sub.skipped, sub.lost, sub.fresh = {}, [], 0, 0, set()
-                for first, next in runs_of(o for o in sub.stored if o >= sub.floor):
-                    self.add(sub, range(next_of(sub), next))
-                    for offset in range(first, next):
-                        sub.entries[offset].state = "acked"
         ids = {topic.id for topic in self.topics.values()}
         for session, known in list(self.sessions.items()):
             known.answers = {
@@ -460,19 +723,49 @@ class NaiveBroker:
             if not known.answers:
                 del self.sessions[session]
 
+    def restore(self, sub, saved):
+        """As it was stored: what was not counted is as if it never had been granted."""
+        sub.entries, sub.pulls, sub.skipped, sub.lost, sub.fresh = {}, [], 0, 0, set()
+        sub.floor, sub.sought = saved.floor, False
+        sub.dropped, sub.expired = saved.dropped, saved.expired
+        known = saved.acked | set(saved.counts)
+        before = None
+        for offset in range(sub.floor, max(known, default=-1) + 1):
+            value = "acked" if offset in saved.acked else saved.counts.get(offset)
+            if value != before or offset == sub.floor:
+                self.labels += 1
+            before = value
+            entry = Record(state="ready", member=None, deliveries=0, due=None, label=self.labels)
+            entry.in_hand = False
+            sub.entries[offset] = entry
+            if value == "acked":
+                entry.state = "acked"
+            elif value is not None:
+                entry.deliveries, is_parked = value
+                entry.state = "parked" if is_parked else "ready"
+                if not is_parked:
+                    end_lease(sub, entry)
+        sub.held = cursor(sub)
+
     def deadlines(self):
         """All but those of the sessions."""
         subs = self.all_subscriptions()
         dues = [e.due for sub in subs for e in sub.entries.values() if e.due is not None]
+        dues += [topic.look for topic in self.topics.values() if topic.look is not None]
         return dues + [p.until for sub in subs for p in sub.pulls] + list(self.gone.values())
 
-    def expire(self, now):
-        touched = []
+    def expire(self, now, wall, has_due):
+        """Do what is due. A subscription also has leases due that were given up meanwhile."""
+        touched, self.unserved = self.unserved, []
+        touched = [sub for sub in touched if self.is_current(sub)]
+        for topic in self.topics.values():
+            if topic.look is not None and topic.look <= now and self.look(topic, now, wall):
+                touched += topic.subscriptions.values()
         for sub in self.all_subscriptions():
             due = [e for e in sub.entries.values() if e.due is not None and e.due <= now]
             for entry in due:
-                entry.state, entry.due = "ready", None
-            touched += [sub] if due else []
+                end_lease(sub, entry)
+            touched += [sub] if due or has_due(sub.topic.name, sub.subscriber) else []
         wakes = self.serve(touched, now)
         for sub in self.all_subscriptions():
             for pull in [pull for pull in sub.pulls if pull.until <= now]:
@@ -502,7 +795,52 @@ def leased_by(entry, member):
 
 def may_settle(sub, member, offset):
     entry = sub.entries.get(offset)
-    return entry is not None and entry.state != "acked" and entry.member in (None, member)
+    if entry is None or entry.state == "acked":
+        return False
+    return not sub.sought if entry.member is None else entry.member == member
+
+
+def state_at_end(sub, entry):
+    """What becomes of a lease that ends."""
+    if sub.most is None or entry.deliveries < sub.most:
+        return "ready"
+    return "parked" if sub.dead_letter is None else "exhausted"
+
+
+def end_lease(sub, entry):
+    entry.state, entry.due, entry.in_hand = state_at_end(sub, entry), None, False
+
+
+def unread_of(sub):
+    """The offsets that were granted at some time, or passed over, and are not acknowledged."""
+    return [offset for offset, entry in sub.entries.items() if entry.state != "acked"]
+
+
+def save(sub):
+    """Note what is stored of a durable subscription: how it stands now."""
+    counts = {}
+    for offset in unread_of(sub):
+        entry = sub.entries[offset]
+        if entry.deliveries >= 2 or entry.state == "parked":
+            counts[offset] = (entry.deliveries, entry.state == "parked")
+    sub.saved = Record(floor=cursor(sub), counts=counts, dropped=sub.dropped, expired=sub.expired)
+    sub.saved.acked = {o for o in sub.entries if is_acked(sub, o) and o > cursor(sub)}
+
+
+def read_batches(topic, read_next):
+    return [batch for batch in topic.batches if batch.next <= read_next and not batch.freed]
+
+
+def next_look(topic, when):
+    return when if topic.looked is None else max(when, topic.looked + LOOK_NS_MIN)
+
+
+def wait_of(topic, wall, has_read=False):
+    """How long until the oldest batch is too old."""
+    oldest = min(batch.timestamp for batch in topic.batches if not batch.freed)
+    ages = [topic.settings.max_age, topic.settings.retain_age if has_read else None]
+    age = min(age for age in ages if age is not None)
+    return min(round(age * NS_PER_S) + oldest - wall, LOOK_NS_MAX)
 
 
 def is_across(sub, edge):

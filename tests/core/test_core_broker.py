@@ -4,7 +4,7 @@ import pytest
 from core_world import World, offsets
 
 from mbctl.core.broker import Broker
-from mbctl.core.subscription import RANGES_MIN
+from mbctl.core.place import RANGES_MIN
 from mbctl.errors import InvalidArgument, NotSubscribed, SubscriptionNotFound, TopicNotFound
 from mbctl.model import NS_PER_S, Limits
 
@@ -13,7 +13,7 @@ def test_a_new_broker_has_nothing_to_do() -> None:
     broker = Broker()
     broker.check()
     assert broker.next_deadline_ns() is None
-    assert broker.expire(10**18) == []
+    assert broker.expire(10**18, 0) == []
     assert not broker.has_changes
     assert broker.take_changes().acknowledged == []
     assert broker.take_changes().trimmed == []
@@ -59,7 +59,7 @@ def test_time_that_jumps_over_many_deadlines_does_all_that_is_due() -> None:
     world.close(b"look")
     world.pull(b"a", 2)
     world.now += 10_000 * NS_PER_S
-    world.core.expire(world.now)
+    world.core.expire(world.now, world.wall)
     world.core.check()
     assert world.core.session_count == 0
     assert world.core.subscription_count == 1
@@ -152,3 +152,16 @@ def test_the_smallest_bound_on_ranges_works() -> None:
         world.pull(count=1)
         world.ack((subscription.cursor, subscription.cursor + 1))
     assert subscription.cursor == 100
+
+
+def test_batches_of_a_topic_are_live_until_it_is_deleted() -> None:
+    world = World()
+    topic_id = world.topic().topic_id
+    for _ in range(3):
+        world.send(2)
+    assert world.core.live_batches(topic_id, [0, 2, 4], [1, 2, 9]) == [0, 1]
+    assert world.core.move_batches(topic_id, [(0, 1, 11), (4, 9, 12)]) == [12]
+    assert [piece.place for piece in world.peek(0)] == [11, 2, 3]
+    world.core.delete_topic("orders")
+    assert world.core.live_batches(topic_id, [0, 2], [11, 2]) == []
+    assert world.core.move_batches(topic_id, [(0, 11, 13), (2, 2, 14)]) == [13, 14]

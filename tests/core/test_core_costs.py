@@ -1,9 +1,11 @@
 """No verb walks a backlog, all subscriptions or all leases: what one costs does not grow.
 
-Counted are the instructions of the interpreter in mbctl.core, which time would measure only
-roughly, and the memory a verb needs at its peak, which shows a copy that is made inside C.
+Counted are the instructions of the interpreter in mbctl.core and mbctl.ranges, which time would
+measure only roughly, and the memory a verb needs at its peak, which shows a copy that is made
+inside C.
 """
 
+import itertools
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -14,11 +16,14 @@ from typing import Any
 import pytest
 from core_world import World
 
-from mbctl.model import Limits, SubscribeOptions
+from mbctl.model import Limits, SubscribeOptions, TopicSettings
 
 EARLIEST = SubscribeOptions(start="earliest", ack_wait=86_400.0)
+AGING = TopicSettings(max_age=86_400.0, retain_age=3_600.0)
 REPEATS = 9
-CORE = "/mbctl/core/"
+COUNTED = ("/mbctl/core/", "/mbctl/ranges.py")
+# Of sends that are new in every world.
+SEQUENCES = itertools.count(1)
 
 
 class Meter:
@@ -28,7 +33,7 @@ class Meter:
         self.instructions = 0
 
     def _enter(self, frame: FrameType, event: str, arg: object) -> Any:
-        if CORE not in frame.f_code.co_filename:
+        if not any(part in frame.f_code.co_filename for part in COUNTED):
             return None
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
@@ -129,19 +134,70 @@ def many_waiting(count: int) -> World:
     return world
 
 
-def fill(world: World, count: int) -> None:
+def many_that_miss(count: int) -> World:
+    """One subscription that is used, and others, of a topic that drops a batch at every send."""
+    world = World(Limits(topic_subscriptions=2_000))
+    world.topic(max_messages=100, when_full="drop_oldest")
+    world.reader(b"a", "used")
+    world.reader(b"b", "used")
+    for number in range(count):
+        world.core.register_subscriber(b"%d" % number, f"idle-{number}", world.now)
+        member = world.core.member(b"%d" % number)
+        world.core.subscribe(member, "orders", EARLIEST, wall_ns=0)
+    fill(world, 200)
+    return world
+
+
+def many_topics(count: int) -> World:
+    """One topic that is used, and others whose messages grow old and are kept."""
+    world = World()
+    for number in range(count):
+        name = f"topic-{number}"
+        world.core.create_topic(name, AGING, exist_ok=True, created=0)
+        world.core.register_subscriber(b"%d" % number, "other", world.now)
+        member = world.core.member(b"%d" % number)
+        world.core.subscribe(member, name, EARLIEST, wall_ns=0)
+        fill(world, 1, name)
+    world.core.create_topic("orders", AGING, exist_ok=True, created=0)
+    world.reader(b"a", "used")
+    fill(world, 200)
+    return world
+
+
+def many_subscriptions_in_all(count: int) -> World:
+    """One subscription that is used, and a hundred a topic of many others."""
+    world = World()
+    for number in range(count):
+        if number % 100 == 0:
+            name = f"topic-{number}"
+            world.core.create_topic(name, TopicSettings(), exist_ok=True, created=0)
+        world.core.register_subscriber(b"%d" % number, f"idle-{number}", world.now)
+        member = world.core.member(b"%d" % number)
+        world.core.subscribe(member, name, EARLIEST, wall_ns=0)
+    world.topic()
+    world.reader(b"a", "used")
+    fill(world, 200)
+    return world
+
+
+def all_subscriptions_there_may_be(count: int) -> World:
+    """The same to the limit, which takes a while to build."""
+    return many_subscriptions_in_all(count)
+
+
+def fill(world: World, count: int, name: str = "orders") -> None:
     """That many batches of one message, without a check after each."""
-    topic = world.core.topics.named("orders")
+    topic = world.core.topics.named(name)
     for number in range(count):
         world.core.send(
-            b"filler",
+            b"filler-%d" % topic.topic_id,
             number + 1,
-            "orders",
+            name,
             count=1,
             size=10,
             age_ns=0,
             now_ns=world.now,
-            wall_ns=0,
+            wall_ns=world.wall,
         )
         world.core.set_place(topic.topic_id, number)
     world.core.reveal(topic.topic_id, topic.next_offset, world.now)
@@ -168,7 +224,6 @@ class Verbs:
         self.world, self.core = world, world.core
         self.member = world.core.member(b"a")
         self.topic = world.core.topics.named("orders")
-        self.sequence = 0
 
     def settle(self, verb: Callable[..., Any], **how: Any) -> Callable[[], object]:
         """Pull a message; the call settles it."""
@@ -178,18 +233,18 @@ class Verbs:
         )
 
     def send(self) -> Callable[[], object]:
-        self.sequence += 1
+        sequence = next(SEQUENCES)
 
         def call() -> None:
             self.core.send(
                 b"s",
-                self.sequence,
+                sequence,
                 "orders",
                 count=1,
                 size=10,
                 age_ns=0,
                 now_ns=self.world.now,
-                wall_ns=0,
+                wall_ns=self.world.wall,
             )
             self.core.set_place(self.topic.topic_id, 1)
             self.core.reveal(self.topic.topic_id, self.topic.next_offset, self.world.now)
@@ -219,7 +274,63 @@ class Verbs:
         subscription = self.core.subscription("orders", "used")
         lease = subscription.leases.at(subscription.next - 1)
         subscription.leases.renew(lease, self.world.now)
-        return lambda: self.core.expire(self.world.now)
+        return lambda: self.core.expire(self.world.now, self.world.wall)
+
+    def redeliver(self) -> Callable[[], object]:
+        """A message is granted again, and its count is taken to be stored."""
+        self.settle(self.core.nack, now_ns=self.world.now)()
+
+        def call() -> None:
+            pull(self.world)
+            self.core.take_changes()
+
+        return call
+
+    def dead_letter(self) -> Callable[[], object]:
+        """A message that was delivered as often as it may be is moved."""
+        self.world.core.create_topic("dead", TopicSettings(), exist_ok=True, created=0)
+        self.core.register_subscriber(b"d", "dies", self.world.now)
+        member = self.core.member(b"d")
+        options = SubscribeOptions(start="new", max_deliveries=1, dead_letter="dead")
+        self.core.subscribe(member, "orders", options, wall_ns=0)
+        self.send()()
+        [piece] = pull(self.world, b"d").pieces
+        ranges = [(piece.first, piece.next)]
+        self.core.nack(member, "orders", self.topic.topic_id, ranges, now_ns=self.world.now)
+
+        def call() -> None:
+            [one] = self.core.take_exhausted(64, 1 << 20)
+            stored = self.core.dead_letter(
+                one, count=1, size=10, now_ns=self.world.now, wall_ns=self.world.wall
+            )
+            self.core.set_place(stored.topic_id, 1)
+            self.core.take_changes()
+
+        return call
+
+    def look_for_old(self) -> Callable[[], object]:
+        """A topic is looked at whose oldest message is not old enough."""
+        settings = TopicSettings(max_age=86_400.0)
+        topic, _ = self.core.create_topic("ages", settings, exist_ok=True, created=0)
+        if not topic.messages:
+            fill(self.world, 1, "ages")
+        self.core._retention._looks.set(topic, self.world.now)
+        return lambda: self.core.expire(self.world.now, self.world.wall)
+
+    def peek(self) -> Callable[[], object]:
+        middle = (self.topic.first_offset + self.topic.next_offset) // 2
+        return lambda: self.core.peek("orders", middle, max_messages=1, max_bytes=1_000)
+
+    def move_batch(self) -> Callable[[], object]:
+        """A batch in the middle is looked for, and is elsewhere then."""
+        middle = (self.topic.first_offset + self.topic.next_offset) // 2
+        place = next(self.topic.index.walk(middle))[2]
+
+        def call() -> None:
+            assert self.core.live_batches(self.topic.topic_id, [middle], [place]) == [0]
+            self.core.move_batches(self.topic.topic_id, [(middle, place, 10**6)])
+
+        return call
 
     def next_deadline(self) -> Callable[[], object]:
         return self.core.next_deadline_ns
@@ -272,10 +383,14 @@ class Verbs:
 
 VERBS = [name for name in vars(Verbs) if not name.startswith("_") and name != "settle"]
 SIZES = {
-    many_subscriptions: 1_000,
+    many_subscriptions: 999,
+    many_that_miss: 999,
+    many_topics: 9_990,
+    many_subscriptions_in_all: 10_000,
+    all_subscriptions_there_may_be: 99_900,
     long_backlog: 100_000,
     many_leases: 5_000,
-    many_ranges: 5_000,
+    many_ranges: 9_000,
     many_waiting: 1_000,
 }
 
@@ -294,7 +409,17 @@ def peak_of(verb: str, world: World) -> float:
         tracemalloc.stop()
 
 
-@pytest.fixture(scope="module", params=SIZES, ids=lambda build: build.__name__)
+WORLDS = [
+    pytest.param(
+        build,
+        id=build.__name__,
+        marks=[pytest.mark.slow] if build is all_subscriptions_there_may_be else [],
+    )
+    for build in SIZES
+]
+
+
+@pytest.fixture(scope="module", params=WORLDS)
 def worlds(request: pytest.FixtureRequest) -> tuple[World, World]:
     """The same world with one of something and with many."""
     build = request.param

@@ -115,3 +115,84 @@ def test_index_agrees_with_a_list_of_batches_whatever_is_done() -> None:
             expected = [batch for batch in batches if batch[1] > offset]
             assert list(index.walk(offset)) == expected
             assert index.size_from(offset) == sum(batch[4] for batch in expected)
+
+
+# --- where batches begin ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("offset", "at", "upward"), [(0, 0, 0), (1, 0, 3), (3, 3, 3), (5, 4, 6), (6, 6, 6), (9, 9, 6)]
+)
+def test_batches_begin_at_or_after_an_offset(offset, at, upward) -> None:
+    index = index_of(3, 1, 2)
+    assert index.first_at(offset) == at
+    assert index.first_from(offset) == upward
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "since", "after"),
+    [(0, 0, 0), (1_000, 0, 3), (1_001, 3, 6), (1_002, 6, 7), (1_003, 7, 7)],
+)
+def test_batches_are_found_by_time(timestamp, since, after) -> None:
+    index = index_of(3)
+    for count, when in ((2, 1_001), (1, 1_001), (1, 1_002)):
+        index.append(count, 10, when)
+    assert index.first_since(timestamp) == since
+    assert index.first_after(timestamp) == after
+
+
+def test_times_are_looked_for_in_what_is_kept() -> None:
+    index = index_of(3, 1, 2)
+    index.drop_below(4)
+    assert (index.first_since(0), index.first_after(0), index.first_timestamp) == (4, 4, 1_002)
+    index.drop_below(6)
+    assert (index.first_since(0), index.first_after(0)) == (6, 6)
+    assert BatchIndex().first_since(0) == 0
+
+
+@pytest.mark.parametrize(
+    ("end", "size", "first"),
+    [(6, 60, 0), (6, 59, 3), (6, 30, 3), (6, 29, 4), (6, 20, 4), (6, 1, 6), (3, 30, 0), (3, 9, 3)],
+)
+def test_the_last_batches_before_an_end_have_at_most_so_many_bytes(end, size, first) -> None:
+    assert index_of(3, 1, 2).first_within(end, size) == first
+
+
+@pytest.mark.parametrize(
+    ("size", "first"), [(-5, 0), (0, 0), (1, 3), (30, 3), (31, 4), (40, 4), (41, 6), (99, 6)]
+)
+def test_the_oldest_batches_have_at_least_so_many_bytes(size, first) -> None:
+    assert index_of(3, 1, 2).first_without(size) == first
+
+
+# --- where batches are ------------------------------------------------------------------------
+
+
+def test_batches_are_live_at_the_places_they_have() -> None:
+    index = index_of(3, 1, 2, 4)
+    assert index.live([0, 3, 4, 6], [100, 101, 102, 103]) == [0, 1, 2, 3]
+    assert index.live([0, 3, 5, 6, 99], [100, 100, 102, 103, 103]) == [0, 3]
+    index.drop_below(5)
+    assert index.live([0, 3, 4, 6], [100, 101, 102, 103]) == [2, 3]
+    assert index.live([], []) == []
+
+
+def test_batches_are_moved_from_the_places_they_have() -> None:
+    index = index_of(3, 1, 2, 4)
+    index.drop_below(3)
+    moves = [(0, 100, 7), (3, 101, 8), (4, 103, 9), (6, 103, 10), (10, 104, 11)]
+    assert index.move(moves) == [7, 9, 11]
+    assert list(index.places()) == [8, 102, 10]
+    assert index.move([(3, 101, 12)]) == [12]
+    assert index.move([(3, 8, 12)]) == []
+
+
+def test_many_batches_are_looked_for_and_moved_together() -> None:
+    index = BatchIndex()
+    for number in range(20_000):
+        index.append(1, 10, 0)
+        index.set_last_place(number)
+    firsts = list(range(20_000))
+    assert index.live(firsts, firsts) == firsts
+    assert index.move([(first, first, first + 1) for first in firsts]) == []
+    assert index.live(firsts, firsts) == []

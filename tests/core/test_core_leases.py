@@ -4,7 +4,7 @@ import pytest
 from core_world import World
 
 from mbctl.core.heap import Heap
-from mbctl.core.leases import DELAYED, LEASED, READY, Lease, Leases
+from mbctl.core.leases import DELAYED, EXHAUSTED, LEASED, PARKED, READY, Agenda, Lease, Leases
 from mbctl.core.members import Member
 
 
@@ -13,13 +13,13 @@ def table() -> tuple[Leases, Heap[Lease], Member]:
     world = World()
     world.topic()
     subscription = world.reader()
-    deadlines: Heap[Lease] = Heap()
-    leases, member = Leases(subscription, deadlines), Member(b"m", "billing", durable=True)
+    agenda = Agenda()
+    leases, member = Leases(subscription, agenda), Member(b"m", "billing", durable=True)
     leases.add(0, 4)
     leases.grant(leases.add(4, 8), member, 100)
     leases.delay(leases.add(10, 12), 50)
     leases.check()
-    return leases, deadlines, member
+    return leases, agenda.deadlines, member
 
 
 @pytest.mark.parametrize(
@@ -112,3 +112,82 @@ def test_clearing_takes_all_leases_out_of_everything() -> None:
     leases.clear()
     leases.check()
     assert len(leases) == len(deadlines) == len(member.leases) == leases.leased_count == 0
+
+
+# --- what is not to be granted ----------------------------------------------------------------
+
+
+def table_of(state: str) -> tuple[Leases, Agenda, Lease]:
+    """A table with one lease [0, 6) in a state."""
+    world = World()
+    world.topic()
+    agenda = Agenda()
+    leases = Leases(world.reader(), agenda)
+    lease = leases.add(0, 6)
+    leases.grant(lease, Member(b"m", "billing", durable=True), 100)
+    if state is EXHAUSTED:
+        leases.exhaust(lease)
+    else:
+        leases.park(lease)
+    leases.check()
+    return leases, agenda, lease
+
+
+@pytest.mark.parametrize("state", [EXHAUSTED, PARKED])
+def test_what_is_not_to_be_granted_is_with_nobody_and_has_no_deadline(state) -> None:
+    leases, agenda, lease = table_of(state)
+    assert lease.member is not None
+    assert (lease.state, lease.member.leases, len(agenda.deadlines)) == (state, {}, 0)
+    assert leases.first_ready is None
+    assert (leases.leased_count, leases.parked_count) == (0, 6 if state is PARKED else 0)
+    assert list(agenda.exhausted) == ([lease] if state is EXHAUSTED else [])
+    leases.cut(lease, 2)
+    leases.check()
+    assert leases.parked_count == (6 if state is PARKED else 0)
+    assert [one.state for one in leases] == [state, state]
+    leases.remove(lease)
+    leases.check()
+    leases.clear()
+    leases.check()
+    assert (leases.parked_count, agenda.exhausted, agenda.recounted) == (0, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("in_hand_to", "waiting"),
+    [(0, [(0, 0), (2, 2)]), (1, [(0, 1), (2, 2)]), (2, [(2, 2)]), (4, [(2, 4)])],
+)
+def test_a_lease_that_is_cut_has_in_hand_what_was_in_hand(in_hand_to, waiting) -> None:
+    leases, agenda, lease = table_of(EXHAUSTED)
+    agenda.exhausted[lease] = in_hand_to
+    leases.cut(lease, 2)
+    leases.check()
+    assert sorted((one.first, at) for one, at in agenda.exhausted.items()) == waiting
+
+
+def test_a_lease_that_is_in_hand_stays_so_when_it_is_cut() -> None:
+    leases, agenda, lease = table_of(EXHAUSTED)
+    del agenda.exhausted[lease]
+    leases.cut(lease, 2)
+    leases.check()
+    assert agenda.exhausted == {}
+
+
+@pytest.mark.parametrize(
+    ("first", "next", "starts"),
+    [(0, 1, [0]), (3, 5, [0, 4]), (4, 5, [4]), (7, 11, [4, 10]), (8, 10, []), (11, 99, [10])],
+)
+def test_leases_are_found_by_what_they_hold(first, next, starts) -> None:
+    leases, _, _ = table()
+    assert [lease.first for lease in leases.within(first, next)] == starts
+
+
+def test_counts_are_told_where_they_are_more_than_one_or_parked() -> None:
+    leases, agenda, lease = table_of(PARKED)
+    assert leases.counts() == [(0, 6, 1, True)]
+    leases.cut(lease, 3)
+    assert leases.counts() == [(0, 6, 1, True)]
+    leases.release(lease)
+    assert leases.counts() == [(3, 6, 1, True)]
+    assert leases.take_counts() == [(0, 3, 0, False), (3, 6, 1, True)]
+    assert leases.take_counts() == []
+    assert agenda.recounted == {}

@@ -77,21 +77,27 @@ def seeds(count: int) -> Sequence[int]:
     return range(first, first + count)
 
 
-def test_random_walks_agree_with_the_naive_model() -> None:
-    walk_many(seeds(100), 150)
+@pytest.fixture(scope="module")
+def seen() -> dict[str, int]:
+    """What some runs came across, all of which agreed."""
+    return walk_many(seeds(80), 150)
+
+
+def test_random_walks_agree_with_the_naive_model(seen: dict[str, int]) -> None:
+    assert seen
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_many_long_random_walks_agree_with_the_naive_model() -> None:
-    walk_many(seeds(700), 300)
+    walk_many(seeds(450), 300)
 
 
-def test_random_walks_come_across_everything_worth_testing() -> None:
-    seen = walk_many(range(50), 150)
+def test_random_walks_come_across_everything_worth_testing(seen: dict[str, int]) -> None:
     never = [what for what, count in seen.items() if count == 0]
     assert not never
     for what in (
+        "InvalidArgument",
         "LimitExceeded",
         "NotSubscribed",
         "OffsetOutOfRange",
@@ -101,11 +107,27 @@ def test_random_walks_come_across_everything_worth_testing() -> None:
         "TopicExists",
         "TopicFull",
         "TopicNotFound",
-        "taken back",
-        "lost",
-        "lost a part",
         "acks are forgotten",
+        "batches moved",
+        "dead letter",
+        "dropped by hand",
+        "exhausted",
         "gaps restart",
+        "lost a part",
+        "lost",
+        "peeked",
+        "purged",
+        "redelivered",
+        "released by hand",
+        "retained is given up",
+        "sought what is gone",
+        "sought",
+        "taken back",
+        "trimmed: dropped",
+        "trimmed: expired",
+        "trimmed: purged",
+        "trimmed: read",
+        "void piece",
     ):
         assert seen.get(what), what
 

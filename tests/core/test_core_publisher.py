@@ -114,14 +114,28 @@ def test_sessions_are_apart() -> None:
 
 def test_one_session_more_than_the_limit_is_refused() -> None:
     world = world_with_window()
-    world.core.register_publisher(b"one", world.now)
+    world.accept(session=b"one")
     world.core.register_publisher(b"two", world.now)
     world.core.register_publisher(b"two", world.now)
+    world.accept(session=b"two")
     with pytest.raises(LimitExceeded):
         world.core.register_publisher(b"three", world.now)
     with pytest.raises(LimitExceeded):
         world.accept(session=b"three")
     assert world.core.session_count == 2
+
+
+def test_a_session_that_sent_nothing_gives_way_to_a_new_one() -> None:
+    world = world_with_window()
+    world.core.register_publisher(b"one", world.now)
+    for number in range(10):
+        world.core.register_publisher(b"other %d" % number, world.now)
+        assert world.core.session_count == 2
+    world.accept(session=b"other 9", sequence=1)
+    world.accept(session=b"one")
+    with pytest.raises(LimitExceeded):
+        world.accept(session=b"other 8")
+    assert not world.accept(session=b"other 9", sequence=1).is_new
 
 
 def test_a_session_is_forgotten_when_no_retry_can_be_young_enough_any_more() -> None:

@@ -51,7 +51,12 @@ def restored(
 
 
 def place_of(
-    world: World, topic: Topic, cursor: int, acknowledged: list[Range], name: str = "billing"
+    world: World,
+    topic: Topic,
+    cursor: int,
+    acknowledged: list[Range],
+    name: str = "billing",
+    **other: Any,
 ) -> tuple[Subscription, bool]:
     found = world.core.restore_subscription(
         topic,
@@ -60,6 +65,7 @@ def place_of(
         acknowledged=acknowledged,
         ack_wait_ns=9 * NS_PER_S,
         created=3,
+        **other,
     )
     world.core.check()
     return found
@@ -270,6 +276,92 @@ def test_a_place_that_does_not_fit_the_topic_is_moved_and_told(
     assert read == set(range(subscription.cursor, 20)) - set(
         offset for first, next in subscription.acknowledged for offset in range(first, next)
     )
+
+
+def test_counts_of_deliveries_are_restored() -> None:
+    world = new_world()
+    topic, _ = restored(world, [run_of(0, 10)])
+    counts = [(2, 5, 2, False), (6, 7, 7, False), (9, 12, 3, False)]
+    subscription, is_whole = place_of(world, topic, 4, [(6, 8)], counts=counts)
+    assert is_whole
+    assert subscription.counts() == [(4, 5, 2, False), (9, 12, 3, False)]
+    world.register(b"a")
+    grant = world.pull()
+    assert grant is not None
+    assert [(piece.first, piece.next, piece.deliveries) for piece in grant.pieces] == [
+        (4, 5, 3),
+        (5, 6, 1),
+        (8, 9, 1),
+        (9, 10, 4),
+        (10, 12, 4),
+        *[(first, first + 2, 1) for first in range(12, 20, 2)],
+    ]
+
+
+def test_options_and_counters_are_restored() -> None:
+    world = new_world()
+    topic, _ = restored(world, [run_of(0, 10)])
+    options = {"max_deliveries": 4, "dead_letter": "dead", "dropped": 5, "expired": 6}
+    subscription, _ = place_of(world, topic, 4, [], **options)
+    assert {name: getattr(subscription, name) for name in options} == options
+    world.topic("dead")
+    world.register(b"a")
+    world.subscribe(max_deliveries=4, dead_letter="dead", ack_wait=9.0)
+    assert world.changes().acknowledged == []
+
+
+def test_what_was_parked_is_parked_after_a_restart_and_not_stored_again() -> None:
+    world = new_world()
+    topic, _ = restored(world, [run_of(0, 10)])
+    counts = [(2, 4, 3, True), (8, 9, 1, True)]
+    subscription, _ = place_of(world, topic, 0, [], max_deliveries=3, counts=counts)
+    assert subscription.parked_ranges() == [(2, 4), (8, 9)]
+    assert subscription.counts() == counts
+    assert world.changes().redelivered == []
+    world.register(b"a")
+    assert world.pulled() == [0, 1, *range(4, 8), *range(9, 20)]
+
+
+def test_what_was_at_the_maximum_is_moved_or_parked_after_a_restart() -> None:
+    world = new_world()
+    topic, _ = restored(world, [run_of(0, 10)])
+    counts = [(2, 4, 3, False), (6, 7, 2, False)]
+    moving = {"max_deliveries": 3, "dead_letter": "dead", "counts": counts}
+    place_of(world, topic, 0, [], "audit", **moving)
+    assert [(one.piece.first, one.piece.next) for one in world.exhausted()] == [(2, 4)]
+    assert world.changes().redelivered == []
+    parking, _ = place_of(world, topic, 0, [], max_deliveries=3, counts=counts)
+    assert parking.parked_ranges() == [(2, 4)]
+    assert world.changes().redelivered == [(parking, [(2, 4, 3, True)])]
+
+
+def test_counts_beyond_the_end_of_the_topic_count_nothing() -> None:
+    world = new_world()
+    topic, _ = restored(world, [run_of(0, 10)], first_offset=4)
+    counts = [(0, 2, 5, True), (2, 6, 3, False), (18, 25, 2, False), (30, 31, 9, True)]
+    subscription, _ = place_of(world, topic, 0, [], counts=counts)
+    assert subscription.counts() == [(4, 6, 3, False), (18, 20, 2, False)]
+    assert subscription.parked_count == 0
+
+
+def test_at_most_as_many_ranges_are_restored_as_there_may_be() -> None:
+    world = new_world(subscription_ranges=8)
+    topic, _ = restored(world, [run_of(0, 10)])
+    counts = [(offset, offset + 1, 2, False) for offset in range(0, 20, 2)]
+    subscription, _ = place_of(world, topic, 0, [], counts=counts)
+    assert (subscription.ranges, len(subscription.counts())) == (8, 4)
+    world.register(b"a")
+    assert world.pulled(count=1) == [0]
+
+
+def test_an_ack_from_before_a_restart_counts_unless_it_was_moved_since() -> None:
+    world = new_world()
+    topic, _ = restored(world, [run_of(0, 10)])
+    place_of(world, topic, 0, [], counts=[(0, 2, 2, False)])
+    world.register(b"a")
+    assert world.ack((1, 3)) == 2
+    world.seek(0)
+    assert world.ack((1, 3)) == 0
 
 
 # --- sessions ---------------------------------------------------------------------------------
