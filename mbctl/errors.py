@@ -11,7 +11,8 @@
     ├── ConnectionFatal                  the connection is gone or of no more use
     │   └── ProtocolError, VersionMismatch, ServerStopping, ConnectionLost
     ├── StorageError
-    │   └── StorageCorrupt, NewerFormat, StorageFailed, DataLoss
+    │   └── StorageCorrupt, NewerFormat, StorageFailed, BackupDamaged,
+    │       DataLoss
     ├── Timeout                          nothing came in time; asking again is safe
     ├── OutcomeUnknown                   it may or may not have happened
     └── SendFailed                       a pipeline ended with refused sends
@@ -318,6 +319,15 @@ class StorageFailed(StorageError):
     reason: str
     template = "{path} cannot be written: {reason}; the server stops"
     advice = "check the disk, then start the server again: what was acknowledged is kept"
+
+
+class BackupDamaged(StorageError):
+    """A file is not a backup, or not a whole one; nothing was restored."""
+
+    path: str
+    reason: str
+    template = "{path} cannot be restored: {reason}"
+    advice = "use another backup; mbctl backup FILE makes one of a running server"
 
 
 class DataLoss(StorageError):

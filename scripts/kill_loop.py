@@ -29,7 +29,10 @@ from mbctl.model import KIB
 
 RANDOM = "random"
 # Up to which call of a phase a kill waits; they come at very different rates.
-_CALLS_MAX = {"append": 60, "sync": 60, "roll": 14, "snapshot": 12, "reclaim": 4, "recovery": 60}
+_CALLS_MAX = {
+    **{"append": 60, "sync": 60, "roll": 14, "snapshot": 12},
+    **{"reclaim": 4, "move": 14, "recovery": 60},
+}
 # How long a kill that is aimed at a phase waits for it.
 _AIM_S = 2.0
 # How long a server lives before a kill at random, at most.

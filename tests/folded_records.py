@@ -7,19 +7,25 @@ from array import array
 from collections.abc import Container, Iterable
 from types import SimpleNamespace
 
+from msgspec.structs import replace
+
 from mbctl.journal.records import (
+    NO_SESSION,
     Acknowledged,
     BatchHead,
     BatchRun,
+    Count,
     Record,
     Recovered,
     RecoveredTopic,
+    Redelivered,
     SessionState,
     SubscriptionDeleted,
     SubscriptionState,
     TopicCreated,
     TopicDeleted,
     TopicTrimmed,
+    TrimReason,
 )
 from mbctl.model import Range
 
@@ -36,19 +42,28 @@ class FoldedRecords:
         self.topics: dict[int, SimpleNamespace] = {}
         self.sessions: dict[bytes, list[tuple[int, int, int, int]]] = {}
 
-    def append_batch(self, head: BatchHead, size: int, place: int) -> None:
-        """A batch was stored."""
+    def append_batch(
+        self, head: BatchHead, size: int, place: int, also: Record | None = None
+    ) -> None:
+        """A batch was stored, and a record in one with it."""
+        if also is not None:
+            assert head.session == NO_SESSION
+            self.append(also)
+        if head.session != NO_SESSION:
+            self._answer(head)
+        topic = self.topics[head.topic_id]
+        assert head.first_offset == topic.next
+        topic.next += head.count
+        topic.timestamp = head.timestamp
+        topic.batches.append((head.first_offset, topic.next, place, head.timestamp, size))
+
+    def _answer(self, head: BatchHead) -> None:
         answers = self.sessions.setdefault(head.session, [])
         if answers and head.sequence <= answers[-1][0]:
             # It had been idle for so long that it was forgotten, and began anew.
             answers.clear()
         answers.append((head.sequence, head.topic_id, head.first_offset, head.count))
         del answers[: -self.window]
-        topic = self.topics[head.topic_id]
-        assert head.first_offset == topic.next
-        topic.next += head.count
-        topic.timestamp = head.timestamp
-        topic.batches.append((head.first_offset, topic.next, place, head.timestamp, size))
 
     def append(self, record: Record) -> None:
         """A record was stored."""
@@ -67,13 +82,27 @@ class FoldedRecords:
             case TopicTrimmed():
                 assert topic.first < record.first_offset <= topic.next
                 topic.first = record.first_offset
+                if record.reason != "read":
+                    for name, state in topic.subscriptions.items():
+                        topic.subscriptions[name] = give_up(state, topic.first, record.reason)
             case SubscriptionState():
-                topic.subscriptions[record.subscriber] = record
+                topic.subscriptions[record.subscriber] = count(record, record.counts)
             case Acknowledged():
                 state = topic.subscriptions[record.subscriber]
                 topic.subscriptions[record.subscriber] = acknowledge(state, record.ranges)
+            case Redelivered():
+                state = topic.subscriptions[record.subscriber]
+                topic.subscriptions[record.subscriber] = count(state, record.counts)
             case SubscriptionDeleted():
                 del topic.subscriptions[record.subscriber]
+
+    def move(self, new_places: dict[int, int]) -> None:
+        """Batches at these places are at others now."""
+        for topic in self.topics.values():
+            topic.batches = [
+                (first, next, new_places.get(place, place), timestamp, size)
+                for first, next, place, timestamp, size in topic.batches
+            ]
 
     def release(self, places: Iterable[int]) -> None:
         """The bytes of these batches are gone."""
@@ -101,16 +130,58 @@ def acknowledge(state: SubscriptionState, ranges: list[Range]) -> SubscriptionSt
     while cursor in offsets:
         cursor += 1
     above = {offset for offset in offsets if offset > cursor}
-    firsts = sorted(offset for offset in above if offset - 1 not in above)
-    nexts = sorted(offset + 1 for offset in above if offset + 1 not in above)
-    return SubscriptionState(
-        state.topic_id,
-        state.subscriber,
-        cursor,
-        list(zip(firsts, nexts, strict=True)),
-        state.ack_wait_ns,
-        state.created,
-    )
+    counts = {o: value for o, value in counted(state).items() if o >= cursor and o not in above}
+    return replace(state, cursor=cursor, acknowledged=joined(above), counts=as_ranges(counts))
+
+
+def give_up(state: SubscriptionState, first_offset: int, reason: TrimReason) -> SubscriptionState:
+    """The state when all below an offset is gone, and why."""
+    if first_offset <= state.cursor:
+        return state
+    acknowledged = {o for first, next in state.acknowledged for o in range(first, next)}
+    unread = len(set(range(state.cursor, first_offset)) - acknowledged)
+    state = acknowledge(state, [(state.cursor, first_offset)])
+    if reason in ("dropped", "expired"):
+        state = replace(state, **{reason: getattr(state, reason) + unread})
+    return state
+
+
+def count(state: SubscriptionState, counts: list[Count]) -> SubscriptionState:
+    """The state with these deliveries counted."""
+    known = counted(state)
+    for first, next, deliveries, is_parked in counts:
+        known.update(dict.fromkeys(range(first, next), (deliveries, is_parked)))
+    kept = {
+        offset: value
+        for offset, value in known.items()
+        if offset >= state.cursor and (value[0] >= 2 or value[1])
+    }
+    return replace(state, counts=as_ranges(kept))
+
+
+def counted(state: SubscriptionState) -> dict[int, tuple[int, bool]]:
+    """What is counted for each offset."""
+    return {
+        offset: (deliveries, is_parked)
+        for first, next, deliveries, is_parked in state.counts
+        for offset in range(first, next)
+    }
+
+
+def as_ranges(counts: dict[int, tuple[int, bool]]) -> list[Count]:
+    """The same by ranges, as long as they can be."""
+    found: list[Count] = []
+    for value in set(counts.values()):
+        offsets = {offset for offset, other in counts.items() if other == value}
+        found += [(first, next, *value) for first, next in joined(offsets)]
+    return sorted(found)
+
+
+def joined(offsets: set[int]) -> list[Range]:
+    """The same by ranges, as long as they can be."""
+    firsts = sorted(offset for offset in offsets if offset - 1 not in offsets)
+    nexts = sorted(offset + 1 for offset in offsets if offset + 1 not in offsets)
+    return list(zip(firsts, nexts, strict=True))
 
 
 def recovered_topic(topic: SimpleNamespace) -> RecoveredTopic:

@@ -18,6 +18,11 @@ SAID = [
         "the version of mbctl that last used this directory",
     ),
     (
+        errors.BackupDamaged(path="/data/broker.backup", reason="it is not a tar file"),
+        "/data/broker.backup cannot be restored: it is not a tar file",
+        "use another backup",
+    ),
+    (
         errors.StorageFailed(path="/data/0000000001.segment", reason="Input/output error"),
         "/data/0000000001.segment cannot be written: Input/output error; the server stops",
         "what was acknowledged is kept",

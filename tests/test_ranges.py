@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from mbctl.ranges import RangeSet, merged
+from mbctl.ranges import RangeMap, RangeSet, merged
 
 
 @pytest.mark.parametrize(
@@ -92,3 +92,33 @@ def next_missing(offsets: set[int], offset: int) -> int:
     while offset in offsets:
         offset += 1
     return offset
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_map_of_ranges_is_a_dictionary_of_offsets(seed: int) -> None:
+    chance = random.Random(seed)
+    ranges: RangeMap[int] = RangeMap()
+    naive: dict[int, int] = {}
+    for _ in range(200):
+        first = chance.randrange(40)
+        next = first + chance.randint(1, 8)
+        value = chance.randint(0, 2)
+        if value:
+            ranges.set(first, next, value)
+            naive.update(dict.fromkeys(range(first, next), value))
+        else:
+            ranges.remove(first, next)
+            for offset in range(first, next):
+                naive.pop(offset, None)
+        ranges.check()
+        assert {o: value for first, next, value in ranges for o in range(first, next)} == naive
+        edges = [o for o in naive if naive.get(o - 1) != naive[o]]
+        assert len(ranges) == len(edges)
+
+
+@pytest.mark.parametrize("offset", range(12))
+def test_total_below_an_offset_counts_what_is_there(offset: int) -> None:
+    ranges = RangeSet()
+    ranges.add(2, 5)
+    ranges.add(7, 9)
+    assert ranges.total_below(offset) == len({2, 3, 4, 7, 8} & set(range(offset)))

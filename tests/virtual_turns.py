@@ -68,6 +68,8 @@ class VirtualTurns:
         self.ns = ns
         self.wall_offset_ns = 1_700_000_000 * NS_PER_S
         self.workers: list[VirtualWorker] = []
+        self.fired = 0
+        """How many timers have come to their time."""
         self._soon: deque[Call] = deque()
         self._timers: list[tuple[int, int, VirtualTimer]] = []
         self._count = 0
@@ -125,6 +127,7 @@ class VirtualTurns:
             when_ns, _, timer = heappop(self._timers)
             self.ns = max(self.ns, when_ns)
             if timer.call is not None:
+                self.fired += 1
                 timer.call()
                 self.run()
         self.ns = until

@@ -40,6 +40,7 @@ _CODES: dict[type[BaseException], int] = {
     errors.StorageCorrupt: UNEXPECTED,
     errors.NewerFormat: UNEXPECTED,
     errors.StorageFailed: UNEXPECTED,
+    errors.BackupDamaged: UNEXPECTED,
     errors.DataLoss: UNEXPECTED,
     errors.ProtocolError: UNEXPECTED,
 }

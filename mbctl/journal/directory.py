@@ -68,7 +68,7 @@ def take(directory: Directory) -> File:
         path = str(directory.path / REPAIRED_NAME)
         raise StorageCorrupt(path=path, position=0, reason="a repair was interrupted")
     if FORMAT_NAME not in names and (strange := sorted(set(names) - _BEGINNINGS)):
-        if any(name.endswith(".segment") for name in strange):
+        if any(name.endswith((".segment", ".cold")) for name in strange):
             raise StorageCorrupt(
                 path=str(directory.path / FORMAT_NAME), position=0, reason="it is missing"
             )

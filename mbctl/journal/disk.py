@@ -16,26 +16,32 @@ from typing import Any
 import msgspec
 
 from mbctl.batch import Buffer
-from mbctl.errors import DiskFull, MbctlError, StorageFailed
+from mbctl.errors import DiskFull, MbctlError, ServerStopping, StorageFailed
 from mbctl.files import Directory, File
+from mbctl.journal.backup import Backups
+from mbctl.journal.census import Census
 from mbctl.journal.directory import read_or_begin, sign, take
 from mbctl.journal.format import (
     BATCH,
+    BOTH,
     CHANGES,
     HEAD_BYTES,
     MARK,
     SEGMENT_HEAD_BYTES,
     encode_change,
     encode_changes,
+    is_cold,
     pack_head,
     place_of,
+    position_of,
     salt_of,
     segment_of,
 )
 from mbctl.journal.group import Group
 from mbctl.journal.keeper import Keeper
+from mbctl.journal.mover import Mover
 from mbctl.journal.reader import Done, Reader, Tail
-from mbctl.journal.records import BatchHead, Record, Recovered
+from mbctl.journal.records import NO_SESSION, Backup, BatchHead, Index, Record, Recovered
 from mbctl.journal.recovery import Opened, Progress, recover
 from mbctl.journal.space import Space
 from mbctl.journal.worker import Loop, ThreadWorker, Timer, Worker
@@ -48,7 +54,7 @@ _INLINE_NS = 300_000
 # How much the newest sync counts in how long they lately took: a quarter.
 _SYNC_SHARE = 4
 # What a change takes beside its ranges and name, at most, with the trim that comes of it.
-_CHANGE_BYTES = 192
+_CHANGE_BYTES = 320
 # How often space is looked for while there is none.
 _RELIEF_NS = 50 * NS_PER_MS
 # After this long without a group a mark is written, so that damage to the last is noticed.
@@ -153,38 +159,53 @@ class DiskJournal:
             max_bytes=options.max_bytes,
             window=options.window,
         )
-        next_segment = max([*opened.sizes, *opened.empty, opened.snapshot.segment - 1]) + 1
+        known = [number for number in opened.sizes if not is_cold(number)]
+        next_segment = max([*known, *opened.empty, opened.snapshot.segment - 1]) + 1
         self._space.open(opened.empty, next_segment, self._next_record)
         self._tail = Tail(options.tail_bytes)
         self._writer = new_worker("journal writer", loop)
         self._reading = new_worker("journal reader", loop)
         self._keeping = new_worker("journal keeper", loop)
         self._reader = Reader(directory, self._tail, self._reading, self._fail, salt=self._salt)
+        self._moving = new_worker("journal mover", loop)
+        self._census = Census(opened.sizes, opened.live, opened.batches)
+        self._mover = Mover(
+            directory,
+            loop,
+            self._moving,
+            self._census,
+            self._space,
+            journal_id=journal_id,
+            window=options.window,
+            taken=lambda: self.taken,
+            failed=self._fail,
+            on_moved=self._moved,
+        )
         self._keeper = Keeper(
             directory,
             opened,
+            self._census,
             (self._keeping, self._reading),
             self._reader,
-            self._fail,
+            failed=self._fail,
             journal_id=journal_id,
             window=options.window,
             snapshot_bytes=options.snapshot_bytes,
             unsynced=lambda: None if self._is_synced else segment_of(self._written_place),
+            look=self._mover.look,
         )
+        self._backups = Backups(directory, loop, self._keeper, self._sealed, self._reading)
         self._changes: list[msgspec.Raw] = []
         # Bytes of the changes that there was said to be room for since the last commit.
         self._promised = 0
         self._group = Group()
         self._under_way: Group | None = None
-        self._durable = self._end
-        self._written_place = self._end
+        self._durable = self._written_place = self._end
         # The segments that will be sealed by what is under way, and how far they are written.
         self._sealing: dict[int, int] = {}
-        self._sync_ns = 0
-        self._written_ns = 0
+        self._sync_ns = self._written_ns = 0
         self._quiet: Timer | None = None
-        self._is_closing = False
-        self._is_relieving = False
+        self._is_closing = self._is_relieving = False
         self._relieved_ns = -_RELIEF_NS
         self._prepare()
         self._keeper.tidy()
@@ -202,12 +223,28 @@ class DiskJournal:
             # It failed between opening and now, when there was nobody to tell.
             self._loop.call_soon_threadsafe(partial(tell, self._failure))
 
+    @property
+    def index(self) -> Index | None:
+        """Where the engine says the batches are."""
+        return self._mover.index
+
+    @index.setter
+    def index(self, index: Index | None) -> None:
+        """Begin to move batches, when the engine has all that was recovered."""
+        self._mover.index = index
+        self._loop.call_soon_threadsafe(self._mover.look)
+
+    def _sealed(self) -> list[int]:
+        """The segments that are sealed, and the one that takes over from some of them."""
+        switching = self._mover.switching
+        return [*self._census.sizes, *([] if switching is None else [switching])]
+
     # --- room ---------------------------------------------------------------------------------
 
     @property
     def taken(self) -> int:
         """Bytes of the disk that records take up."""
-        return self._keeper.bytes + sum(self._sealing.values()) + self._space.active.position
+        return self._census.bytes + sum(self._sealing.values()) + self._space.active.position
 
     @property
     def max_bytes(self) -> int:
@@ -237,7 +274,7 @@ class DiskJournal:
         self._relieved_ns = now_ns
         segment = self._space.active
         index = segment.index
-        is_dead = index is not None and index.batch_count and not self._keeper.live(segment.number)
+        is_dead = index is not None and index.batch_count and not self._census.live(segment.number)
         if is_dead and self._under_way is None and self._failure is None:
             if self._space.has_spare:
                 self._roll()
@@ -266,12 +303,18 @@ class DiskJournal:
         segment = self._space.active
         return place_of(segment.number, segment.position)
 
-    def append_batch(self, head: BatchHead, batch: Buffer) -> int:
-        """Add a batch after all that was appended before; its place."""
+    def append_batch(self, head: BatchHead, batch: Buffer, also: Record | None = None) -> int:
+        """Add a batch, and ``also`` in one with it, after all that was appended before."""
         self._append_changes()
+        size = memoryview(batch).nbytes
+        kind, body, changes, sequence = BATCH, batch, b"", head.sequence
+        if also is not None:
+            assert head.session == NO_SESSION
+            changes = encode_changes([encode_change(also)])
+            kind, body, sequence = BOTH, b"".join((batch, changes)), size
         packed = pack_head(
-            BATCH,
-            batch,
+            kind,
+            body,
             self._next_record,
             self._durable,
             salt=self._salt,
@@ -280,15 +323,16 @@ class DiskJournal:
             first_offset=head.first_offset,
             timestamp=head.timestamp,
             session=head.session,
-            sequence=head.sequence,
+            sequence=sequence,
         )
-        size = memoryview(batch).nbytes
-        place = self._append(packed, batch, 0)
+        place = self._append(packed, body, len(changes))
         segment = self._space.active
         assert segment.index is not None
         used_ns = self._loop.now_ns() + self._clock_offset_ns
-        segment.index.add_batch(head, segment.position - HEAD_BYTES - size, size, used_ns)
-        self._keeper.add_batch(segment.number)
+        segment.index.add_batch(head, position_of(place), size, used_ns)
+        if changes:
+            segment.index.add_changes(changes)
+        self._census.add_batch(segment.number, size)
         self._tail.add(place, batch)
         return place
 
@@ -428,6 +472,7 @@ class DiskJournal:
         else:
             failure = StorageFailed(path=str(self._directory.path), reason=repr(error))
         self._failure = failure
+        self._mover.halt()
         self._on_failure(failure)
 
     # --- reading and releasing ----------------------------------------------------------------
@@ -444,6 +489,36 @@ class DiskJournal:
         for place in places:
             self._tail.remove(place)
         self._keeper.release(places)
+
+    def _moved(self, places: list[int]) -> None:
+        """Forget where batches were that are elsewhere now."""
+        if self._failure is None:
+            for place in places:
+                self._tail.remove(place)
+            self._keeper.tidy()
+
+    # --- backups ------------------------------------------------------------------------------
+
+    def backup(self, done: Callable[[Backup | MbctlError], None]) -> None:
+        """Call ``done`` with all that is durable when this is; see ``backup``."""
+        if self._failure is not None or self._is_closing:
+            done(ServerStopping())
+        elif self._space.has_spare:
+            self._append_changes()
+            if self._space.active.position > SEGMENT_HEAD_BYTES:
+                self._roll()
+            self.commit(partial(self._backups.begin, done))
+        else:
+            self._keeping.submit(self._space.prepare, partial(self._back_up, done))
+
+    def _back_up(
+        self, done: Callable[[Backup | MbctlError], None], outcome: Exception | None
+    ) -> None:
+        self._check(outcome)
+        if self._space.has_spare or self._failure is not None or self._is_closing:
+            self.backup(done)
+        else:
+            done(DiskFull(size=self.taken, limit=self.max_bytes))
 
     # --- the end ------------------------------------------------------------------------------
 
@@ -463,6 +538,7 @@ class DiskJournal:
         segment = self._space.active
         assert segment.index is not None
         self._keeper.close()
+        self._mover.close()
         finish = partial(self._let_go, done)
         is_used = segment.index.first_number != self._next_record
         if is_used:
@@ -476,7 +552,9 @@ class DiskJournal:
         """End the workers, one after the other, then let go of the files."""
         finish = partial(self._finish, done)
         finish = partial(self._keeping.close, finish)
+        finish = partial(self._moving.close, finish)
         finish = partial(self._writer.close, finish)
+        self._backups.close()
         self._reading.submit(self._reader.close, lambda outcome: self._reading.close(finish))
 
     def _finish(self, done: Callable[[], None]) -> None:

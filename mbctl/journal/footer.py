@@ -12,13 +12,14 @@ import msgspec
 
 from mbctl.batch import Buffer
 from mbctl.journal.format import HEAD_BYTES, TRAILER_BYTES, place_of
-from mbctl.journal.records import BatchHead, BatchRun
+from mbctl.journal.records import NO_SESSION, BatchHead, BatchRun
 from mbctl.model import MIB
 
 # What the parts of a footer take at most: msgpack heads, and numbers of nine bytes.
 _BASE_BYTES = 64
 _TOPIC_BYTES = 48
 _BATCH_BYTES = 24
+_COUNT_BYTES = 4
 _SESSION_BYTES = 32
 _ANSWER_BYTES = 37
 _CHANGES_BYTES = 5
@@ -35,6 +36,7 @@ class _Topic(msgspec.Struct, array_like=True):
     positions: bytes
     timestamps: bytes
     sizes: bytes
+    counts: bytes
 
 
 class _Footer(msgspec.Struct, array_like=True):
@@ -54,21 +56,29 @@ _session_decoder = msgspec.msgpack.Decoder(_Session)
 
 
 class Columns:
-    """The batches of one topic in one segment, in order."""
+    """The batches of one topic in one segment, in order.
 
-    __slots__ = ("firsts", "next_offset", "positions", "sizes", "timestamps")
+    In a cold segment some may be missing between them, so it has their counts too.
+    """
+
+    __slots__ = ("counts", "firsts", "next_offset", "positions", "sizes", "timestamps")
 
     def __init__(self) -> None:
         self.firsts = array("Q")
         self.positions = array("I")
         self.timestamps = array("q")
         self.sizes = array("I")
+        self.counts = array("I")
         self.next_offset = 0
+
+    def places(self, segment: int) -> "array[int]":
+        """Where they are, if these are those of that segment."""
+        base = place_of(segment, 0)
+        return array("Q", [base | position for position in self.positions])
 
     def run(self, segment: int) -> BatchRun:
         """The same with places instead of positions."""
-        base = place_of(segment, 0)
-        places = array("Q", [base | position for position in self.positions])
+        places = self.places(segment)
         return BatchRun(self.firsts, places, self.timestamps, self.sizes, self.next_offset)
 
 
@@ -125,14 +135,19 @@ class SegmentIndex:
         self.changes, self._sessions, self._undecoded = [], {}, []
 
     def growth(self, body_size: int) -> int:
-        """By how many bytes one more record makes the footer larger, at most."""
+        """By how many bytes one more record makes the footer larger, at most.
+
+        ``body_size`` is that of its changes; it may have a batch as well.
+        """
         batch = _TOPIC_BYTES + _BATCH_BYTES + _SESSION_BYTES + _ANSWER_BYTES
-        return max(batch, body_size + _CHANGES_BYTES)
+        return batch + body_size + _CHANGES_BYTES
 
     def add_batch(self, head: BatchHead, position: int, size: int, used_ns: int = 0) -> None:
         """Note a batch of ``size`` bytes in the record at ``position``, sent at ``used_ns``."""
         next_offset = head.first_offset + head.count
         self._add(head.topic_id, (head.first_offset, position, head.timestamp, size), next_offset)
+        if head.session == NO_SESSION:
+            return
         sends = self._sessions.get(head.session)
         if sends is None:
             sends = self._sessions[head.session] = LastSends(self._window)
@@ -150,6 +165,19 @@ class SegmentIndex:
         """Note the record at ``position``, which stands for messages that were given up."""
         # As large as it is on disk: nothing divides by the size of a batch that has none.
         self._add(topic_id, (first_offset, position, timestamp, HEAD_BYTES), first_offset + count)
+
+    def add_moved(self, head: BatchHead, position: int, size: int) -> None:
+        """Note a batch that was moved to ``position`` of this segment, which is cold.
+
+        Those of a topic come by rising first offset.
+        """
+        self._add(
+            head.topic_id,
+            (head.first_offset, position, head.timestamp, size),
+            head.first_offset + head.count,
+        )
+        self.topics[head.topic_id].counts.append(head.count)
+        self.size += _COUNT_BYTES
 
     def _add(self, topic_id: int, batch: tuple[int, int, int, int], next_offset: int) -> None:
         columns = self.topics.get(topic_id)
@@ -182,6 +210,7 @@ class SegmentIndex:
                 _little(columns.positions),
                 _little(columns.timestamps),
                 _little(columns.sizes),
+                _little(columns.counts),
             )
             for topic_id, columns in self.topics.items()
         ]
@@ -210,6 +239,7 @@ def decode_footer(body: Buffer, window: int) -> SegmentIndex:
         _load(columns.positions, topic.positions)
         _load(columns.timestamps, topic.timestamps)
         _load(columns.sizes, topic.sizes)
+        _load(columns.counts, topic.counts)
         index.batch_count += len(columns.firsts)
     index.undecoded_sessions(footer.sessions)
     return index

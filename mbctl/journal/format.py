@@ -13,7 +13,7 @@ from crc32c import crc32c
 
 from mbctl.batch import Buffer
 from mbctl.errors import NewerFormat
-from mbctl.journal.records import Record
+from mbctl.journal.records import NO_SESSION, Record
 
 FORMAT_VERSION: Final = 1
 
@@ -25,13 +25,14 @@ CHANGES: Final = 2
 MARK: Final = 3
 FOOTER: Final = 4
 LOST: Final = 5
+BOTH: Final = 6
+MOVED: Final = 7
 
 # magic, version, kind, length of the head, of the body, count, number, topic id, first
 # offset, timestamp, session, sequence, durable mark, CRC of the body; CRC of all of these.
 _HEAD = struct.Struct("<4sBBHIIQQQq16sQQI")
 _CRC = struct.Struct("<I")
 HEAD_BYTES: Final = _HEAD.size + _CRC.size
-NO_SESSION: Final = bytes(16)
 
 
 class Head(msgspec.Struct, frozen=True, gc=False):
@@ -112,6 +113,11 @@ def unpack_head(data: Buffer, salt: int, at: int = 0) -> Head | None:
     return Head(kind, body_size, *rest)
 
 
+def batch_size(head: Head) -> int:
+    """How much of the body is the batch; what follows in one of kind BOTH are changes."""
+    return head.sequence if head.kind == BOTH else head.body_size
+
+
 def check_version(what: str, version: int) -> None:
     """Refuse what a newer mbctl wrote.
 
@@ -183,8 +189,19 @@ class SegmentHead(msgspec.Struct, frozen=True):
     journal_id: bytes
 
 
+# The numbers of cold segments, to which batches are moved, begin here.
+COLD_NUMBER: Final = 1 << 31
+
+
+def is_cold(number: int) -> bool:
+    """Whether batches are moved to that segment, and not appended."""
+    return number >= COLD_NUMBER
+
+
 def segment_name(number: int) -> str:
     """The name of the file of that segment."""
+    if number >= COLD_NUMBER:
+        return f"{number - COLD_NUMBER:010d}.cold"
     return f"{number:010d}.segment"
 
 
@@ -220,13 +237,19 @@ def pack_trailer(number: int, footer_position: int) -> bytes:
 
 def unpack_trailer(data: Buffer, number: int) -> int | None:
     """Where the footer is, or None if this is not the whole trailer of that segment."""
+    found = unpack_any_trailer(data)
+    return found[1] if found is not None and found[0] == number else None
+
+
+def unpack_any_trailer(data: Buffer) -> tuple[int, int] | None:
+    """Which segment this is the trailer of and where its footer is, or None if it is not whole."""
     if len(data) != TRAILER_BYTES or data[:8] != TRAILER_MAGIC:
         return None
     (crc,) = _CRC.unpack_from(data, _TRAILER.size)
     if crc != crc32c(memoryview(data)[: _TRAILER.size]):
         return None
-    _, found, position = _TRAILER.unpack_from(data)
-    return position if found == number else None
+    _, number, position = _TRAILER.unpack_from(data)
+    return number, position
 
 
 # --- snapshots ----------------------------------------------------------------------------

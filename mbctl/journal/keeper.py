@@ -1,19 +1,24 @@
 """Gives space back: counts what is alive, takes snapshots, deletes what is dead.
 
-A sealed segment is deleted when nothing in it is alive and a snapshot covers it. All work
-on files is done by a worker of its own.
+A sealed segment is deleted when nothing in it is alive and a snapshot covers it; a cold one
+needs no snapshot, for it has nothing but batches. All work on files is done by a worker of
+its own.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from mbctl.files import Directory
-from mbctl.journal.format import POSITION_BITS, segment_name
+from mbctl.journal.census import Census
+from mbctl.journal.format import POSITION_BITS, is_cold, segment_name
 from mbctl.journal.reader import Reader
 from mbctl.journal.recovery import Opened
 from mbctl.journal.segment import read_footer
 from mbctl.journal.snapshot import NoRoom, keep_room, read_snapshot, write_snapshot
-from mbctl.journal.worker import Worker
+from mbctl.journal.worker import Job, Outcome, Worker
+
+T = TypeVar("T")
 
 # A snapshot may cost this share of what the journal has grown by since the last.
 _SNAPSHOT_SHARE = 16
@@ -26,19 +31,20 @@ class Keeper:
         self,
         directory: Directory,
         opened: Opened,
+        census: Census,
         workers: tuple[Worker, Worker],
         reader: Reader,
-        failed: Callable[[Exception], None],
         *,
+        failed: Callable[[Exception], None],
         journal_id: bytes,
         window: int,
         snapshot_bytes: int,
         unsynced: Callable[[], int | None],
+        look: Callable[[], None],
     ) -> None:
-        self.sizes = dict(opened.sizes)
-        """The lengths of the sealed segments."""
-        self.bytes = sum(self.sizes.values())
-        """Bytes of all of them."""
+        self._census = census
+        # Whoever empties segments is told when there may be something to do.
+        self._look = look
         self._directory = directory
         self._reader = reader
         self._worker, self._reading = workers
@@ -47,36 +53,28 @@ class Keeper:
         self._window = window
         self._snapshot_bytes = snapshot_bytes
         self._unsynced = unsynced
-        self._live: Counter[int] = Counter(opened.live)
         self._covered = opened.snapshot.segment
         """The snapshot covers the segments before this one."""
         self._snapshot_size = opened.snapshot.size
         # By how much the next snapshot may be larger.
         self._state_size = opened.state_size
+        # While somebody reads what a backup names, nothing is deleted.
+        self._holds = 0
         self._is_busy = False
         self._waiting: list[Callable[[], None]] = []
         self._is_closed = False
 
-    def live(self, number: int) -> int:
-        """How many batches of that segment may still be needed."""
-        return self._live[number]
-
-    def add_batch(self, number: int) -> None:
-        """Count a batch that was appended to that segment."""
-        self._live[number] += 1
-
     def release(self, places: Iterable[int]) -> None:
         """Count batches out that nobody needs any more."""
-        counts = Counter(place >> POSITION_BITS for place in places)
-        self._live.subtract(counts)
-        if any(not self._live[number] and number in self.sizes for number in counts):
+        if self._census.subtract(Counter(place >> POSITION_BITS for place in places)):
             self.tidy()
+        else:
+            self._look()
 
     def add_sealed(self, sizes: dict[int, int]) -> None:
         """Take over segments that were sealed."""
         if sizes:
-            self.sizes.update(sizes)
-            self.bytes += sum(sizes.values())
+            self._census.add_sealed(sizes)
             self.tidy()
 
     def expect(self, state_size: int) -> None:
@@ -89,20 +87,38 @@ class Keeper:
         """Delete what can be, and take a snapshot if it is time to, or pays when pressed."""
         if self._is_closed:
             return
-        if dead_ones := [n for n in self.sizes if not self._live[n] and n < self._covered]:
+        sizes, live = self._census.sizes, self._census.live
+        dead_ones = [n for n in sizes if not live(n) and self._is_covered(n)]
+        if dead_ones and not self._holds:
             self._delete(dead_ones)
-        uncovered = {n: size for n, size in self.sizes.items() if n >= self._covered}
-        dead = sum(size for n, size in uncovered.items() if not self._live[n])
+        uncovered = {n: size for n, size in sizes.items() if not self._is_covered(n)}
+        dead = sum(size for n, size in uncovered.items() if not live(n))
         cost = _SNAPSHOT_SHARE * self._snapshot_size
         is_due = sum(uncovered.values()) >= max(self._snapshot_bytes, cost)
         if is_due or dead >= cost or (is_pressed and dead):
             self.take_snapshot()
+        self._look()
+
+    def hold(self) -> None:
+        """Delete nothing from now on, until each hold is let go."""
+        self._holds += 1
+
+    def submit(self, job: Job[T], done: Outcome[T]) -> None:
+        """Do a job on files of its own, between those of this one."""
+        self._worker.submit(job, done)
+
+    def let_go(self) -> None:
+        """End one hold."""
+        self._holds -= 1
+        self.tidy()
+
+    def _is_covered(self, number: int) -> bool:
+        return number < self._covered or is_cold(number)
 
     def _delete(self, numbers: list[int]) -> None:
         """Delete segments once all reads under way are done."""
         for number in numbers:
-            self.bytes -= self.sizes.pop(number)
-            del self._live[number]
+            self._census.remove(number)
 
         def forgotten(outcome: Exception | None) -> None:
             self._worker.submit(unlink, self._note)
@@ -137,7 +153,7 @@ class Keeper:
     def take_snapshot(self, done: Callable[[], None] = lambda: None) -> None:
         """Take a snapshot of all that is sealed, then call ``done``."""
         end = self._covered
-        while end in self.sizes:
+        while end in self._census.sizes:
             end += 1
         if self._is_busy:
             self._waiting.append(done)

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from mbctl.batch import Buffer
-from mbctl.errors import DiskFull, MbctlError
-from mbctl.journal.records import BatchHead, Damaged, Record
+from mbctl.errors import DiskFull, MbctlError, NotSupported
+from mbctl.journal.records import Backup, BatchHead, Damaged, Index, Record
 
 # What a batch costs beside its own bytes: its objects and its entry; measured at 250.
 BATCH_BYTES = 256
@@ -19,6 +19,8 @@ class MemoryJournal:
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.on_failure: Callable[[MbctlError], None] = _never
+        self.index: Index | None = None
+        """Not used: nothing is ever moved."""
         self._batches: dict[int, Buffer] = {}
         self._next_place = 1
         self._size = 0
@@ -40,8 +42,8 @@ class MemoryJournal:
         if not is_reserved and taken + size > self.max_bytes:
             raise DiskFull(size=taken, limit=self.max_bytes)
 
-    def append_batch(self, head: BatchHead, batch: Buffer) -> int:
-        """Keep ``batch``; its place."""
+    def append_batch(self, head: BatchHead, batch: Buffer, also: Record | None = None) -> int:
+        """Keep ``batch``; its place. What ``also`` tells of is in memory already."""
         assert head.count > 0
         place = self._next_place
         self._next_place += 1
@@ -65,6 +67,10 @@ class MemoryJournal:
         for place in places:
             self._size -= memoryview(self._batches.pop(place)).nbytes
         assert self._size >= 0
+
+    def backup(self, done: Callable[[Backup | MbctlError], None]) -> None:
+        """Refuse it: there is nothing on a disk."""
+        done(NotSupported(what="a backup of what is in memory only"))
 
     def close(self, done: Callable[[], None]) -> None:
         """Forget everything, and call ``done``."""

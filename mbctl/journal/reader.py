@@ -15,8 +15,11 @@ from mbctl.batch import Buffer
 from mbctl.files import Directory, File
 from mbctl.journal.format import (
     BATCH,
+    BOTH,
     HEAD_BYTES,
     LOST,
+    MOVED,
+    batch_size,
     position_of,
     segment_name,
     segment_of,
@@ -213,12 +216,13 @@ class _Window:
         head = unpack_head(self._at(file, position, HEAD_BYTES), self._salt)
         if head is not None and head.kind == LOST:
             return Damaged(f"it was given up when {file.path.parent} was repaired")
-        if head is None or head.kind != BATCH:
+        if head is None or head.kind not in (BATCH, BOTH, MOVED):
             return Damaged(f"{file.path} has no readable batch at byte {position}")
         body = self._at(file, position + HEAD_BYTES, head.body_size)
         if crc32c(body) != head.body_crc:
             return Damaged(f"{file.path} has a wrong checksum at byte {position}")
         self._end = position + HEAD_BYTES + head.body_size
+        body = body[: batch_size(head)]
         # A small part that is kept would keep all of what was read.
         return bytes(body) if 2 * len(body) < len(self._data) else body
 

@@ -7,13 +7,16 @@ before its commit is done.
 
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
 from mbctl.batch import Buffer
 from mbctl.errors import MbctlError
 from mbctl.model import Range, TopicSettings
+
+NO_SESSION = bytes(16)
+"""The session of a batch that no publisher sent: of dead letters."""
 
 
 class BatchHead(msgspec.Struct, frozen=True, gc=False):
@@ -42,15 +45,32 @@ class TopicDeleted(msgspec.Struct, frozen=True, tag=True):
     topic_id: int
 
 
+TrimReason = Literal["read", "dropped", "expired", "purged"]
+"""Why messages are given up: every subscription has them, or whether it has or not."""
+
+
 class TopicTrimmed(msgspec.Struct, frozen=True, tag=True):
-    """The messages below ``first_offset`` are gone for good."""
+    """The messages below ``first_offset`` are gone for good.
+
+    Unless the reason is ``read``, every subscription that stood below stands there now, and
+    what it had not acknowledged is counted to it as ``dropped`` or ``expired``, if that is
+    the reason.
+    """
 
     topic_id: int
     first_offset: int
+    reason: TrimReason = "read"
+
+
+Count = tuple[int, int, int, bool]
+"""How often messages were delivered: first, next, deliveries, whether they are parked."""
 
 
 class SubscriptionState(msgspec.Struct, frozen=True, tag=True):
-    """Where a durable subscription stands: everything that survives a restart."""
+    """Where a durable subscription stands: everything that survives a restart.
+
+    It takes the place of all that was recorded of that subscription before.
+    """
 
     topic_id: int
     subscriber: str
@@ -58,6 +78,11 @@ class SubscriptionState(msgspec.Struct, frozen=True, tag=True):
     acknowledged: list[Range]
     ack_wait_ns: int
     created: int
+    max_deliveries: int | None = None
+    dead_letter: str | None = None
+    counts: list[Count] = []
+    dropped: int = 0
+    expired: int = 0
 
 
 class Acknowledged(msgspec.Struct, frozen=True, tag=True):
@@ -66,6 +91,17 @@ class Acknowledged(msgspec.Struct, frozen=True, tag=True):
     topic_id: int
     subscriber: str
     ranges: list[Range]
+
+
+class Redelivered(msgspec.Struct, frozen=True, tag=True):
+    """How often a durable subscription was delivered these messages, from now on.
+
+    Below two deliveries and not parked, nothing is kept of a count.
+    """
+
+    topic_id: int
+    subscriber: str
+    counts: list[Count]
 
 
 class SubscriptionDeleted(msgspec.Struct, frozen=True, tag=True):
@@ -81,6 +117,7 @@ Record = (
     | TopicTrimmed
     | SubscriptionState
     | Acknowledged
+    | Redelivered
     | SubscriptionDeleted
 )
 
@@ -141,6 +178,32 @@ class Recovered(msgspec.Struct, frozen=True):
     sessions: list[SessionState]
 
 
+class Index(Protocol):
+    """Where the engine says the batches of topics are; it is kept to what the journal moves."""
+
+    def live(self, topic_id: int, firsts: Sequence[int], places: Sequence[int]) -> Sequence[int]:
+        """The positions, in these equally long columns, of the batches that are kept and there."""
+
+    def move(self, topic_id: int, moves: Sequence[tuple[int, int, int]]) -> Sequence[int]:
+        """Let batches be elsewhere: ``(first offset, place, new place)`` for each.
+
+        Returned are the new places of those that are no longer kept, or not there.
+        """
+
+
+class Backup(Protocol):
+    """A journal as it stood at one moment, as one file that is read piece by piece."""
+
+    size: int
+    """Bytes in all."""
+
+    def read(self, position: int, size: int, done: Callable[[bytes | MbctlError], None]) -> None:
+        """Call ``done`` with up to ``size`` bytes from ``position`` on."""
+
+    def close(self) -> None:
+        """Let go of it; reads under way are still answered. Twice is once."""
+
+
 class Journal(Protocol):
     """Where records go. A place is a number that finds a batch again; none is used twice.
 
@@ -153,6 +216,9 @@ class Journal(Protocol):
 
     on_failure: Callable[[MbctlError], None]
     """Called once when a write or sync failed. No commit is done after that, ever."""
+
+    index: "Index | None"
+    """Set by the engine before the first call: without it no batch is moved."""
 
     @property
     def taken(self) -> int:
@@ -175,10 +241,11 @@ class Journal(Protocol):
             DiskFull: nothing was changed.
         """
 
-    def append_batch(self, head: BatchHead, batch: Buffer) -> int:
+    def append_batch(self, head: BatchHead, batch: Buffer, also: "Record | None" = None) -> int:
         """Add a batch after all that was appended before; its place.
 
-        ``batch`` is kept as it is and must not change afterwards.
+        ``batch`` is kept as it is and must not change afterwards. ``also`` is stored in one
+        with it: after a crash there are both or neither.
         """
 
     def append(self, record: Record) -> None:
@@ -199,6 +266,12 @@ class Journal(Protocol):
 
     def release(self, places: Iterable[int]) -> None:
         """Let the space of these batches be used again; nobody will read them."""
+
+    def backup(self, done: Callable[[Backup | MbctlError], None]) -> None:
+        """Call ``done`` with all that is durable now and stays so, whatever comes after.
+
+        ``NotSupported`` where there is nothing on a disk.
+        """
 
     def close(self, done: Callable[[], None]) -> None:
         """Make all durable, let go of everything, then call ``done``."""

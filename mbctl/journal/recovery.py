@@ -14,6 +14,7 @@ All of it can be interrupted anywhere and begun again.
 
 import errno
 import re
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -22,24 +23,29 @@ import msgspec
 
 from mbctl.errors import StorageCorrupt
 from mbctl.files import Directory, File, is_full
+from mbctl.journal.census import BATCH_BYTES
 from mbctl.journal.footer import SegmentIndex
 from mbctl.journal.format import (
+    COLD_NUMBER,
     HEAD_BYTES,
     SEGMENT_HEAD_BYTES,
+    is_cold,
     place_of,
     position_of,
     salt_of,
     segment_name,
     unpack_head,
 )
-from mbctl.journal.records import BatchRun, Recovered, RecoveredTopic, SessionState
+from mbctl.journal.records import Recovered, RecoveredTopic, SessionState
+from mbctl.journal.runs import Runs, runs_of
 from mbctl.journal.scan import Scan, scan
 from mbctl.journal.segment import TEMPORARY, check_head, corrupt, read_footer, seal
 from mbctl.journal.snapshot import NEXT_NAME, Snapshot, give_up_room, read_snapshot
-from mbctl.journal.state import State, TopicState
+from mbctl.journal.state import TopicState
 
 LOST_AND_FOUND = "lost+found"
 _SEGMENT_NAME = re.compile(r"(\d{10})\.segment")
+_COLD_NAME = re.compile(r"(\d{10})\.cold")
 
 Progress = Callable[[str], None]
 
@@ -51,6 +57,8 @@ class Opened(msgspec.Struct, frozen=True):
     snapshot: Snapshot
     live: dict[int, int]
     """By number of a sealed segment, how many of its batches may still be needed."""
+    batches: dict[int, tuple[int, int]]
+    """By number of a sealed segment, how many batches it has, and bytes of their records."""
     sizes: dict[int, int]
     """By number of a sealed segment, its length."""
     empty: list[int]
@@ -109,6 +117,7 @@ def recover(directory: Directory, journal_id: bytes, *, window: int, progress: P
     _check_no_cut_but_last(directory, kept)
     state = snapshot.state
     covers = snapshot.segment
+    last = kept[-1] if kept else None
     state_size = sum(one.index.state_size for one in kept if one.number >= covers)
     for segment in kept:
         if segment.number >= snapshot.segment:
@@ -117,20 +126,21 @@ def recover(directory: Directory, journal_id: bytes, *, window: int, progress: P
                 for sends in segment.index.sessions.values():
                     sends.used_ns = state.clock_ns
             state.add_segment(segment.index)
-            if segment.scanned is None and segment is not kept[-1]:
+            if segment.scanned is None and segment is not last:
                 # There can be many; they are not needed twice.
                 segment.index.forget()
-    runs = _runs(state, kept)
+    kept += _cold_segments(directory, journal_id, window)
+    runs = runs_of(state, [(segment.number, segment.index) for segment in kept])
     for topic in state.topics.values():
         _check_whole(directory, topic, runs[topic.topic_id])
-    if kept and kept[-1].scanned is not None and kept[-1].scanned.rest:
-        _cut(directory, kept[-1], progress)
+    if last is not None and last.scanned is not None and last.scanned.rest:
+        _cut(directory, last, progress)
     for segment in kept:
         if segment.scanned is not None:
             name = segment_name(segment.number)
             for place in segment.scanned.damaged:
                 progress(f"the batch at byte {position_of(place)} of {name} is damaged")
-        is_last = segment is kept[-1] and segment.number >= snapshot.segment
+        is_last = segment is last and segment.number >= snapshot.segment
         if segment.scanned is not None or is_last:
             # The last may have its footer in the system's cache only: nothing was written
             # after it that would prove more.
@@ -138,10 +148,9 @@ def recover(directory: Directory, journal_id: bytes, *, window: int, progress: P
     _delete_temporary(directory)
     # Also what the process before has renamed is to be used from here on.
     directory.sync()
-    live = dict.fromkeys((segment.number for segment in kept), 0)
-    for topic_runs in runs.values():
-        for number, run in topic_runs:
-            live[number] += len(run.firsts)
+    live: Counter[int] = Counter()
+    for of_topic in runs.values():
+        live.update(of_topic.live())
     return Opened(
         Recovered(
             state.next_topic_id,
@@ -150,18 +159,25 @@ def recover(directory: Directory, journal_id: bytes, *, window: int, progress: P
         ),
         snapshot,
         live,
+        {segment.number: _batches_of(segment.index) for segment in kept},
         {segment.number: segment.size for segment in kept},
         empty,
-        max([snapshot.next_number, *(segment.next_number for segment in kept[-1:])]),
+        snapshot.next_number if last is None else max(snapshot.next_number, last.next_number),
         state.clock_ns,
         state_size,
     )
 
 
 def segment_numbers(directory: Directory) -> list[int]:
-    """The numbers of the segments in ``directory``."""
+    """The numbers of the segments in ``directory`` that batches were appended to."""
     matches = map(_SEGMENT_NAME.fullmatch, directory.names())
     return [int(match[1]) for match in matches if match]
+
+
+def cold_numbers(directory: Directory) -> list[int]:
+    """The numbers of the cold segments in ``directory``."""
+    matches = map(_COLD_NAME.fullmatch, directory.names())
+    return [COLD_NUMBER + int(match[1]) for match in matches if match]
 
 
 # --- understanding ------------------------------------------------------------------------
@@ -230,7 +246,9 @@ def _look_at(
                 journal_id=journal_id,
                 window=window,
                 durable=durable,
-                complete_at=_first_number(directory, number + 1, journal_id, window),
+                complete_at=None
+                if is_cold(number)
+                else _first_number(directory, number + 1, journal_id, window),
             )
             return _Found(number, scanned.index, scanned.end, scanned.next_number, 0, scanned)
         index, end, next_number = sealed
@@ -264,6 +282,21 @@ def _first_number(directory: Directory, number: int, journal_id: bytes, window: 
         file.close()
 
 
+def _cold_segments(directory: Directory, journal_id: bytes, window: int) -> list[_Found]:
+    """What was moved. All of it was durable before it had its name."""
+    return [
+        _look_at(
+            directory,
+            number,
+            journal_id,
+            expected=None,
+            window=window,
+            durable=place_of(number + 1, 0),
+        )
+        for number in cold_numbers(directory)
+    ]
+
+
 def _check_no_cut_but_last(directory: Directory, found: list[_Found]) -> None:
     """Refuse a torn segment before others: one is sealed before the next is written to."""
     for segment in found[:-1]:
@@ -272,28 +305,10 @@ def _check_no_cut_but_last(directory: Directory, found: list[_Found]) -> None:
             raise StorageCorrupt(path=path, position=segment.end, reason=segment.scanned.reason)
 
 
-Runs = dict[int, list[tuple[int, BatchRun]]]
-
-
-def _runs(state: State, segments: list[_Found]) -> Runs:
-    """Of each topic the batches that may be needed, each run with its segment's number."""
-    runs: Runs = {topic_id: [] for topic_id in state.topics}
-    for segment in segments:
-        for topic_id, columns in segment.index.topics.items():
-            topic = state.topics.get(topic_id)
-            if topic is not None and columns.next_offset > topic.first_offset:
-                runs[topic_id].append((segment.number, columns.run(segment.number)))
-    return runs
-
-
-def _check_whole(directory: Directory, topic: TopicState, runs: list[tuple[int, BatchRun]]) -> None:
+def _check_whole(directory: Directory, topic: TopicState, runs: Runs) -> None:
     """Refuse a topic that misses messages nobody gave up."""
-    at = topic.first_offset
-    for _, run in runs:
-        if run.firsts[0] > at:
-            break
-        at = run.next_offset
-    if at < topic.next_offset:
+    at = runs.missing_from(topic.next_offset)
+    if at is not None:
         raise StorageCorrupt(
             path=str(directory.path),
             position=0,
@@ -301,7 +316,12 @@ def _check_whole(directory: Directory, topic: TopicState, runs: list[tuple[int, 
         )
 
 
-def _recovered(topic: TopicState, runs: list[tuple[int, BatchRun]]) -> RecoveredTopic:
+def _batches_of(index: SegmentIndex) -> tuple[int, int]:
+    size = sum(sum(columns.sizes) for columns in index.topics.values())
+    return index.batch_count, size + index.batch_count * BATCH_BYTES
+
+
+def _recovered(topic: TopicState, runs: Runs) -> RecoveredTopic:
     return RecoveredTopic(
         topic.topic_id,
         topic.name,
@@ -310,7 +330,7 @@ def _recovered(topic: TopicState, runs: list[tuple[int, BatchRun]]) -> Recovered
         topic.first_offset,
         topic.next_offset,
         topic.timestamp,
-        [run for _, run in runs],
+        runs.runs,
         topic.subscriptions(),
     )
 

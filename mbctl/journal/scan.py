@@ -11,14 +11,18 @@ from mbctl.files import File
 from mbctl.journal.footer import SegmentIndex
 from mbctl.journal.format import (
     BATCH,
+    BOTH,
     CHANGES,
     FOOTER,
     HEAD_BYTES,
     LOST,
     MARK,
+    MOVED,
     RECORD_MAGIC,
     SEGMENT_HEAD_BYTES,
     Head,
+    batch_size,
+    is_cold,
     place_of,
     salt_of,
     segment_of,
@@ -27,8 +31,14 @@ from mbctl.journal.format import (
 from mbctl.journal.records import BatchHead
 from mbctl.journal.segment import corrupt
 
-# Every kind of record that this format has.
-KINDS = (BATCH, CHANGES, MARK, FOOTER, LOST)
+# Every kind of record that a segment of this format can have, and a cold one.
+_KINDS = (BATCH, CHANGES, MARK, FOOTER, LOST, BOTH)
+_COLD_KINDS = (MOVED, FOOTER, LOST)
+
+
+def kinds_in(number: int) -> tuple[int, ...]:
+    """Every kind of record that the segment of that number can have."""
+    return _COLD_KINDS if is_cold(number) else _KINDS
 
 
 class Scan(msgspec.Struct):
@@ -92,7 +102,7 @@ def scan(
         head, reason = _head_at(view, salt, found.end, found.next_number)
         if head is None:
             break
-        if head.kind not in KINDS:
+        if head.kind not in kinds_in(number):
             # Its checksum is right, so it was meant: nothing that a crash leaves behind.
             raise corrupt(file, found.end, f"a record is of the unknown kind {head.kind}")
         end = found.end + HEAD_BYTES + head.body_size
@@ -105,13 +115,13 @@ def scan(
         body = view[found.end + HEAD_BYTES : end]
         if crc32c(body) != head.body_crc:
             reason = "the checksum of a record is wrong"
-            if head.kind != BATCH or place_of(number, found.end) >= durable:
+            if head.kind not in (BATCH, MOVED) or place_of(number, found.end) >= durable:
                 break
             found.damaged.append(place_of(number, found.end))
         found.mark = max(found.mark, head.mark)
         if head.kind == FOOTER:
             break
-        add_record(index, head, found.end, body)
+        add_record(index, number, head, found.end, body)
         found.end = end
         found.next_number += 1
     if (head is not None and head.kind == FOOTER) or found.next_number == complete_at:
@@ -136,22 +146,34 @@ def _head_at(view: memoryview, salt: int, at: int, number: int) -> tuple[Head | 
     return head, ""
 
 
-def add_record(index: SegmentIndex, head: Head, position: int, body: memoryview) -> None:
-    """Note in ``index`` the record at ``position``."""
-    if head.kind == BATCH:
-        batch = BatchHead(
-            head.topic_id,
-            head.first_offset,
-            head.count,
-            head.timestamp,
-            head.session,
-            head.sequence,
-        )
-        index.add_batch(batch, position, head.body_size)
+def add_record(
+    index: SegmentIndex, number: int, head: Head, position: int, body: memoryview
+) -> None:
+    """Note in ``index``, that of segment ``number``, the record at ``position``."""
+    if is_cold(number):
+        # As large as it is on disk, if it stands for messages that were given up.
+        size = head.body_size if head.kind == MOVED else HEAD_BYTES
+        index.add_moved(batch_head(head), position, size)
+    elif head.kind in (BATCH, BOTH):
+        index.add_batch(batch_head(head), position, batch_size(head))
+        if head.kind == BOTH:
+            index.add_changes(bytes(body[batch_size(head) :]))
     elif head.kind == LOST:
         index.add_lost(head.topic_id, head.first_offset, head.count, head.timestamp, position)
     elif head.kind == CHANGES:
         index.add_changes(bytes(body))
+
+
+def batch_head(head: Head) -> BatchHead:
+    """What ``append_batch`` was given with the batch that is in this record."""
+    return BatchHead(
+        head.topic_id,
+        head.first_offset,
+        head.count,
+        head.timestamp,
+        head.session,
+        0 if head.kind == BOTH else head.sequence,
+    )
 
 
 def _mark_after(data: bytes, salt: int, found: Scan) -> int:

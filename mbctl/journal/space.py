@@ -46,7 +46,8 @@ class Space:
         self._directory = directory
         self._loop = loop
         self._journal_id = journal_id
-        self._capacity = capacity
+        self.capacity = capacity
+        """Bytes that a segment is made with."""
         self._max_bytes = max_bytes
         self._window = window
         self._reserve = capacity // _RESERVE_SHARE
@@ -83,7 +84,7 @@ class Space:
             if not is_full(error):
                 raise
             give_up_room(self._directory)
-            self._make_one(0, min(self._capacity, _LEAST_BYTES))
+            self._make_one(0, min(self.capacity, _LEAST_BYTES))
 
     @property
     def has_spare(self) -> bool:
@@ -152,14 +153,31 @@ class Space:
 
     def _may_grow(self, capacity: int) -> bool:
         """Whether the disk has more free than is to be left, by another segment."""
-        if self._max_bytes is not None:
-            return True
         free, total = self._directory.free()
-        return free - max(capacity, self._capacity) >= _kept_free(total)
+        # To free space takes some, if what is alive has to be moved for it.
+        kept = _kept_free(total) if self._max_bytes is None else self.capacity // 2
+        return free - max(capacity, self.capacity) >= kept
+
+    def to_copy(self, taken: int) -> int:
+        """About how many bytes may be copied at once to free others.
+
+        Where all are bounded that is half a segment more than may be taken: to free space
+        takes some.
+        """
+        if self._max_bytes is None:
+            return self.capacity
+        return min(self.capacity, max(0, self._max_bytes - taken) + self.capacity // 2)
+
+    def may_copy(self, size: int) -> bool:
+        """Whether ``size`` bytes leave what the next segment makes do with.
+
+        Without that nothing could be acknowledged.
+        """
+        return self._directory.free()[0] >= size + self.capacity // _SMALL_SHARE
 
     def _make_one(self, least: int, usual: int | None = None) -> None:
         """Make a segment of the ``usual`` capacity, and of ``least`` at least."""
-        wanted = max(least, usual or self._capacity)
+        wanted = max(least, usual or self.capacity)
         created = self._loop.wall_ns()
 
         def make(size: int) -> Segment:

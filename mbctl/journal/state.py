@@ -10,39 +10,87 @@ from mbctl.journal.footer import LastSends, SegmentIndex
 from mbctl.journal.format import decode_changes
 from mbctl.journal.records import (
     Acknowledged,
+    Count,
     Record,
+    Redelivered,
     SubscriptionDeleted,
     SubscriptionState,
     TopicCreated,
     TopicDeleted,
     TopicTrimmed,
+    TrimReason,
 )
-from mbctl.model import LIMITS, NS_PER_S, TopicSettings
-from mbctl.ranges import RangeSet
+from mbctl.model import LIMITS, NS_PER_S, Range, TopicSettings
+from mbctl.ranges import RangeMap, RangeSet
 
 # Sessions idle for longer are forgotten: as long as the engine keeps them.
 _SESSION_IDLE_NS = 11 * 60 * NS_PER_S
+# A count below this says nothing: a message that is delivered is delivered once.
+_DELIVERIES_KEPT = 2
 
 
 class Place:
-    """A durable subscription's place: its cursor and what is acknowledged above it."""
+    """A durable subscription's place: its cursor, and what there is to say of what is above."""
 
-    __slots__ = ("ack_wait_ns", "acknowledged", "created", "cursor")
+    __slots__ = ("_state", "acknowledged", "counts", "cursor", "dropped", "expired")
 
     def __init__(self, state: SubscriptionState) -> None:
+        self._state = state
         self.cursor = state.cursor
-        self.ack_wait_ns = state.ack_wait_ns
-        self.created = state.created
         self.acknowledged = RangeSet()
         for first, next_offset in state.acknowledged:
             self.acknowledged.add(first, next_offset)
+        self.counts: RangeMap[tuple[int, bool]] = RangeMap()
+        self.count(state.counts)
+        self.dropped = state.dropped
+        self.expired = state.expired
 
-    def acknowledge(self, first: int, next_offset: int) -> None:
+    def acknowledge(self, ranges: list[Range]) -> None:
         """Take in acknowledged messages; those it had before change nothing."""
-        first = max(first, self.cursor)
-        if first < next_offset:
-            self.acknowledged.add(first, next_offset)
-            self.cursor = self.acknowledged.remove_below(self.cursor)
+        for first, next_offset in ranges:
+            first = max(first, self.cursor)
+            if first < next_offset:
+                self.acknowledged.add(first, next_offset)
+                self.counts.remove(first, next_offset)
+        self._advance(self.cursor)
+
+    def count(self, counts: list[Count]) -> None:
+        """Take in how often messages were delivered."""
+        for first, next_offset, deliveries, is_parked in counts:
+            first = max(first, self.cursor)
+            if first >= next_offset:
+                continue
+            if is_parked or deliveries >= _DELIVERIES_KEPT:
+                self.counts.set(first, next_offset, (deliveries, is_parked))
+            else:
+                self.counts.remove(first, next_offset)
+
+    def give_up(self, first_offset: int, reason: TrimReason) -> None:
+        """Let nothing below ``first_offset`` be asked for, and count what was not acknowledged."""
+        if first_offset <= self.cursor:
+            return
+        unread = first_offset - self.cursor - self.acknowledged.total_below(first_offset)
+        if reason == "dropped":
+            self.dropped += unread
+        elif reason == "expired":
+            self.expired += unread
+        self.counts.remove(self.cursor, first_offset)
+        self._advance(first_offset)
+
+    def _advance(self, offset: int) -> None:
+        """Have nothing below ``offset``, nor at it if that is acknowledged."""
+        self.cursor = self.acknowledged.remove_below(offset)
+
+    def state(self) -> SubscriptionState:
+        """All of it."""
+        return msgspec.structs.replace(
+            self._state,
+            cursor=self.cursor,
+            acknowledged=list(self.acknowledged),
+            counts=[(first, next_offset, *value) for first, next_offset, value in self.counts],
+            dropped=self.dropped,
+            expired=self.expired,
+        )
 
 
 class TopicState:
@@ -71,17 +119,14 @@ class TopicState:
 
     def subscriptions(self) -> list[SubscriptionState]:
         """Its subscriptions as records."""
-        return [
-            SubscriptionState(
-                self.topic_id,
-                subscriber,
-                place.cursor,
-                list(place.acknowledged),
-                place.ack_wait_ns,
-                place.created,
-            )
-            for subscriber, place in self.places.items()
-        ]
+        return [place.state() for place in self.places.values()]
+
+    def trim(self, first_offset: int, reason: TrimReason) -> None:
+        """Give up what is below ``first_offset``."""
+        self.first_offset = max(self.first_offset, first_offset)
+        if reason != "read":
+            for place in self.places.values():
+                place.give_up(first_offset, reason)
 
 
 class _TopicBody(msgspec.Struct, array_like=True):
@@ -159,21 +204,25 @@ class State:
                 self.next_topic_id = max(self.next_topic_id, topic_id + 1)
             case TopicDeleted(topic_id):
                 self.topics.pop(topic_id, None)
-            case TopicTrimmed(topic_id, first_offset):
+            case TopicTrimmed(topic_id, first_offset, reason):
                 if (topic := self.topics.get(topic_id)) is not None:
-                    topic.first_offset = max(topic.first_offset, first_offset)
+                    topic.trim(first_offset, reason)
             case SubscriptionState():
                 if (topic := self.topics.get(record.topic_id)) is not None:
                     topic.places[record.subscriber] = Place(record)
             case Acknowledged(topic_id, subscriber, ranges):
-                topic = self.topics.get(topic_id)
-                place = topic.places.get(subscriber) if topic is not None else None
-                if place is not None:
-                    for first, next_offset in ranges:
-                        place.acknowledge(first, next_offset)
+                if (place := self._place(topic_id, subscriber)) is not None:
+                    place.acknowledge(ranges)
+            case Redelivered(topic_id, subscriber, counts):
+                if (place := self._place(topic_id, subscriber)) is not None:
+                    place.count(counts)
             case SubscriptionDeleted(topic_id, subscriber):
                 if (topic := self.topics.get(topic_id)) is not None:
                     topic.places.pop(subscriber, None)
+
+    def _place(self, topic_id: int, subscriber: str) -> Place | None:
+        topic = self.topics.get(topic_id)
+        return topic.places.get(subscriber) if topic is not None else None
 
     def encode(self) -> bytes:
         """The body of a snapshot."""

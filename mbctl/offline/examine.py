@@ -1,6 +1,7 @@
 """Reads a whole directory, says what is wrong, and what can be made of the rest."""
 
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
@@ -18,13 +19,16 @@ from mbctl.journal.directory import (
 from mbctl.journal.format import (
     SEGMENT_HEAD_BYTES,
     SNAPSHOT_HEAD_BYTES,
+    TRAILER_BYTES,
     SegmentHead,
+    is_cold,
     place_of,
     segment_name,
+    unpack_any_trailer,
     unpack_segment_head,
     unpack_snapshot_head,
 )
-from mbctl.journal.recovery import LOST_AND_FOUND, segment_numbers
+from mbctl.journal.recovery import LOST_AND_FOUND, cold_numbers, segment_numbers
 from mbctl.journal.snapshot import NEXT_NAME, SNAPSHOT_NAME, Snapshot, read_snapshot
 from mbctl.model import LIMITS
 from mbctl.offline.rebuild import Rebuilt, rebuild
@@ -41,7 +45,9 @@ class Examined(msgspec.Struct):
     report: Report
     journal_id: bytes = b""
     segments: list[Salvaged] = []
-    """Those with records, in order."""
+    """Those with records that batches were appended to, in order."""
+    cold: list[Salvaged] = []
+    """Those that batches were moved to, in order."""
     empty: list[int] = []
     """The numbers of those that are there to be written to, and can stay."""
     rebuilt: Rebuilt | None = None
@@ -64,7 +70,11 @@ class Examined(msgspec.Struct):
         )
 
 
-def examine(directory: Directory) -> Examined:
+Progress = Callable[[int, int], None]
+"""Told how many bytes were read, of how many."""
+
+
+def examine(directory: Directory, progress: Progress = lambda done, total: None) -> Examined:
     """Read all that is in ``directory``; nothing is changed.
 
     Raises:
@@ -82,23 +92,30 @@ def examine(directory: Directory) -> Examined:
     if FORMAT_NAME not in names and is_unused(directory):
         report.notes.append("nothing has been kept here yet")
         return Examined(report)
-    return _Examination(directory, report).run()
+    return _Examination(directory, report, progress).run()
 
 
 def _check_is_one(directory: Directory, names: list[str]) -> None:
-    if FORMAT_NAME in names or SNAPSHOT_NAME in names or segment_numbers(directory):
+    if FORMAT_NAME in names or SNAPSHOT_NAME in names or _numbers(directory):
         return
     known = {LOCK_NAME, LOST_AND_FOUND, NEXT_NAME, REPAIRING_NAME}
     what = "is empty" if set(names) <= known else "is not a data directory of mbctl"
     raise InvalidArgument(reason=f"{directory.path} {what}")
 
 
+def _numbers(directory: Directory) -> list[int]:
+    """The numbers of all segments."""
+    return segment_numbers(directory) + cold_numbers(directory)
+
+
 class _Examination:
     """One reading of a directory."""
 
-    def __init__(self, directory: Directory, report: Report) -> None:
+    def __init__(self, directory: Directory, report: Report, progress: Progress) -> None:
         self._directory = directory
         self._report = report
+        self._progress = progress
+        self._read = self._total = 0
         self._journal_id = b""
         self._snapshot: Snapshot | None = None
         self._headless: set[int] = set()
@@ -110,17 +127,22 @@ class _Examination:
         self._read_snapshot()
         sources = self._sources(heads)
         self._check_none_missing(sources)
-        segments, empty = self._salvage(sources)
-        for segment in segments:
+        self._total = sum(map(self._size_of, sources.values()))
+        cold = self._salvage_cold(sources)
+        segments, empty = self._salvage(
+            {number: name for number, name in sources.items() if not is_cold(number)}
+        )
+        for segment in [*segments, *cold]:
             self._report.totals.add(segment.totals)
             self._report.findings += segment.findings
             self._report.lost_records += segment.lost_records
-        rebuilt = rebuild(self._snapshot, segments, WINDOW)
-        self._tell(rebuilt, segments)
+        rebuilt = rebuild(self._snapshot, segments, cold, WINDOW)
+        self._tell(rebuilt, [*segments, *cold])
         return Examined(
             self._report,
             self._journal_id,
             segments,
+            cold,
             empty,
             rebuilt,
             self._next_number(segments),
@@ -140,7 +162,7 @@ class _Examination:
     def _segment_heads(self) -> dict[int, SegmentHead | None]:
         """By the number in its name, the head of each segment if it is whole."""
         heads = {}
-        for number in segment_numbers(self._directory):
+        for number in _numbers(self._directory):
             heads[number] = unpack_segment_head(
                 self._first_bytes(segment_name(number), SEGMENT_HEAD_BYTES)
             )
@@ -211,7 +233,11 @@ class _Examination:
             name = segment_name(number)
             if head is None:
                 self._find(name, "its head is not readable")
-                self._headless.add(number)
+                real = self._number_at_end(name)
+                if real in (None, number):
+                    self._headless.add(number)
+                else:
+                    misnamed.append((real, name))
             elif head.journal_id != self._journal_id:
                 self._find(name, "it is of another journal")
                 self._report.put_away.append(name)
@@ -229,12 +255,21 @@ class _Examination:
             sources.setdefault(number, segment_name(number))
         return dict(sorted(sources.items()))
 
+    def _number_at_end(self, name: str) -> int | None:
+        """The number that the trailer of a segment says, if it is whole."""
+        file = self._directory.open(name)
+        try:
+            found = unpack_any_trailer(file.read(TRAILER_BYTES, max(0, file.size - TRAILER_BYTES)))
+        finally:
+            file.close()
+        return None if found is None else found[0]
+
     def _check_none_missing(self, sources: dict[int, str]) -> None:
         """Find gaps in what is to be replayed; what is before it may have been deleted."""
         if self._snapshot is None:
             return
         first = self._snapshot.segment
-        there = {number for number in sources if number >= first}
+        there = {number for number in sources if number >= first and not is_cold(number)}
         for number in range(first, max(there, default=first) + 1):
             if number not in there:
                 self._find(segment_name(number), "it is missing")
@@ -273,6 +308,18 @@ class _Examination:
                 segment.lost_records = []
         return kept, empty
 
+    def _salvage_cold(self, sources: dict[int, str]) -> list[Salvaged]:
+        """The segments that batches were moved to. They were whole when they got their names."""
+        found = [
+            self._salvage_one(number, name, 0)
+            for number, name in sources.items()
+            if is_cold(number)
+        ]
+        for segment in found:
+            if segment.is_empty:
+                segment.findings.append(Finding(segment.file, 0, "nothing is left of it"))
+        return found
+
     @property
     def _covered(self) -> int:
         """The first segment that the snapshot does not cover."""
@@ -290,6 +337,16 @@ class _Examination:
         file = self._directory.open(name)
         try:
             return salvage(file, number, floor, journal_id=self._journal_id, window=WINDOW, end=end)
+        finally:
+            # One may be read twice.
+            self._read = min(self._total, self._read + file.size)
+            self._progress(self._read, self._total)
+            file.close()
+
+    def _size_of(self, name: str) -> int:
+        file = self._directory.open(name)
+        try:
+            return file.size
         finally:
             file.close()
 

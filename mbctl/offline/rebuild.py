@@ -1,5 +1,7 @@
 """Makes of what was salvaged a state that holds together, and says what it lacks."""
 
+from collections.abc import Iterator
+
 import msgspec
 
 from mbctl.journal.footer import Columns
@@ -12,9 +14,10 @@ from mbctl.journal.records import (
 )
 from mbctl.journal.snapshot import Snapshot
 from mbctl.journal.state import State, TopicState
-from mbctl.model import TopicSettings
+from mbctl.model import Range, TopicSettings
 from mbctl.offline.report import Loss
 from mbctl.offline.salvage import Part, Salvaged
+from mbctl.ranges import merged
 
 # The most that one record can stand for: its count is of 32 bits.
 _COUNT_MAX = 2**32 - 1
@@ -57,15 +60,17 @@ class Rebuilt(msgspec.Struct):
     """What may not be as it was, in sentences."""
 
 
-def rebuild(snapshot: Snapshot | None, segments: list[Salvaged], window: int) -> Rebuilt:
+def rebuild(
+    snapshot: Snapshot | None, segments: list[Salvaged], cold: list[Salvaged], window: int
+) -> Rebuilt:
     """Fold what was salvaged, and find the messages that are missing in it.
 
-    ``snapshot`` is changed.
+    ``cold`` are the segments that batches were moved to. ``snapshot`` is changed.
     """
     state = State(window) if snapshot is None else snapshot.state
     replayed = [s for s in segments if snapshot is None or s.number >= snapshot.segment]
     rebuilt = Rebuilt(state, {}, [], [], [])
-    _create_missing(rebuilt, replayed, is_known_from=state.next_topic_id)
+    _create_missing(rebuilt, [*cold, *replayed], is_known_from=state.next_topic_id)
     for segment in replayed:
         if not segment.is_indexed:
             # When these were used is not in their records: as late as it can have been.
@@ -74,10 +79,13 @@ def rebuild(snapshot: Snapshot | None, segments: list[Salvaged], window: int) ->
         state.add_segment(segment.index)
     _make_names_unique(rebuilt)
     for topic in state.topics.values():
-        topic.next_offset = max(topic.next_offset, _known_end(topic, state))
+        ends = [topic.next_offset, _known_end(topic, state)]
+        ends += [s.index.topics[topic.topic_id].next_offset for s in _with(topic, cold)]
+        topic.next_offset = max(ends)
         if snapshot is None:
-            _begin_with_what_is_there(rebuilt, topic, segments)
-        _Topic(rebuilt, topic).plan(segments)
+            _begin_with_what_is_there(rebuilt, topic, [*segments, *cold])
+        moved = [r for s in cold for r in s.moved.get(topic.topic_id, [])]
+        _Topic(rebuilt, topic, merged(moved)).plan(segments)
     return rebuilt
 
 
@@ -160,12 +168,17 @@ def _known_end(topic: TopicState, state: State) -> int:
     return max(ends)
 
 
+def _with(topic: TopicState, segments: list[Salvaged]) -> list[Salvaged]:
+    """Those of the segments that had batches of a topic."""
+    return [segment for segment in segments if topic.topic_id in segment.index.topics]
+
+
 def _begin_with_what_is_there(
     rebuilt: Rebuilt, topic: TopicState, segments: list[Salvaged]
 ) -> None:
     """Have a topic begin where its messages do: nobody knows whether others are missing."""
-    columns = [found for s in segments if (found := s.index.topics.get(topic.topic_id))]
-    first = columns[0].firsts[0] if columns else topic.next_offset
+    firsts = [s.index.topics[topic.topic_id].firsts[0] for s in _with(topic, segments)]
+    first = min(firsts, default=topic.next_offset)
     if first > topic.first_offset:
         topic.first_offset = first
         rebuilt.guesses.append(f"messages of topic {topic.name!r} from before offset {first}")
@@ -174,8 +187,10 @@ def _begin_with_what_is_there(
 class _Topic:
     """Goes through the segments for one topic, and plans what has to be written."""
 
-    def __init__(self, rebuilt: Rebuilt, topic: TopicState) -> None:
+    def __init__(self, rebuilt: Rebuilt, topic: TopicState, moved: list[Range]) -> None:
         self._rebuilt = rebuilt
+        # What is in cold segments, by rising offset.
+        self._moved = moved
         self._topic = topic
         self._at = topic.first_offset
         self._timestamp = 0
@@ -216,13 +231,22 @@ class _Topic:
         """What stands for the offsets from where the topic is up to ``next_offset``."""
         missing = []
         self._timestamp = max(self._timestamp, timestamp)
-        if self._at < next_offset:
-            self._tell(self._at, next_offset)
-        while self._at < next_offset:
-            count = min(next_offset - self._at, _COUNT_MAX)
-            missing.append(Lost(self._topic.topic_id, self._at, count, self._timestamp))
-            self._at += count
+        for first, end in self._not_moved(self._at, next_offset):
+            self._tell(first, end)
+            for at in range(first, end, _COUNT_MAX):
+                count = min(end - at, _COUNT_MAX)
+                missing.append(Lost(self._topic.topic_id, at, count, self._timestamp))
+        self._at = max(self._at, next_offset)
         return missing
+
+    def _not_moved(self, first: int, next_offset: int) -> Iterator[Range]:
+        """Of these offsets those that are in no cold segment."""
+        for begun, end in self._moved:
+            if first < min(begun, next_offset):
+                yield first, min(begun, next_offset)
+            first = max(first, end)
+        if first < next_offset:
+            yield first, next_offset
 
     def _tell(self, first: int, next_offset: int) -> None:
         lost = self._rebuilt.lost

@@ -27,29 +27,36 @@ from mbctl.journal.footer import SegmentIndex
 from mbctl.journal.format import (
     BATCH,
     CHANGES,
+    HEAD_BYTES,
     LOST,
+    MOVED,
     SEGMENT_HEAD_BYTES,
+    batch_size,
+    is_cold,
     pack_head,
     place_of,
     salt_of,
     segment_name,
 )
-from mbctl.journal.records import BatchHead
+from mbctl.journal.records import NO_SESSION, BatchHead
 from mbctl.journal.recovery import LOST_AND_FOUND
+from mbctl.journal.scan import batch_head
 from mbctl.journal.segment import Segment, create_segment, seal
 from mbctl.journal.snapshot import SNAPSHOT_NAME, NoRoom, give_up_room, write_snapshot
-from mbctl.offline.examine import WINDOW, Examined, examine
+from mbctl.offline.examine import WINDOW, Examined, Progress, examine
 from mbctl.offline.rebuild import Lost, Plan
 from mbctl.offline.report import Report
-from mbctl.offline.salvage import Found, Salvaged, walk
+from mbctl.offline.salvage import BATCHES, Found, Salvaged, walk
 
 REPORT_NAME = "report.json"
 _NEW = ".new"
 _KEPT = re.compile(r"before-repair-(\d+)")
 
 
-def verify(directory: Directory) -> Report:
+def verify(directory: Directory, progress: Progress = lambda done, total: None) -> Report:
     """Read all that is in a directory and say what is wrong; nothing is changed.
+
+    ``progress`` is told how many bytes were read, of how many.
 
     Raises:
         ServerError: a server uses it.
@@ -60,19 +67,24 @@ def verify(directory: Directory) -> Report:
     """
     lock = hold(directory, is_read_only=True)
     try:
-        return examine(directory).report
+        return examine(directory, progress).report
     finally:
         if lock is not None:
             lock.close()
 
 
 def repair(
-    directory: Directory, *, created: int, segment_bytes: int = JournalOptions().segment_bytes
+    directory: Directory,
+    progress: Progress = lambda done, total: None,
+    *,
+    created: int,
+    segment_bytes: int = JournalOptions().segment_bytes,
 ) -> Report:
     """Give up what is damaged and keep the rest; it is durable when this returns.
 
     ``created`` is now, for the heads of new files, and ``segment_bytes`` the size of one that
-    is made to be written to. A directory that is whole is left alone.
+    is made to be written to. A directory that is whole is left alone. ``progress`` is told how
+    many bytes were read, of how many.
 
     Raises:
         ServerError: a server uses it, or it is somebody else's.
@@ -86,7 +98,7 @@ def repair(
     try:
         if REPAIRED_NAME in directory.names():
             return _complete(directory)
-        examined = examine(directory)
+        examined = examine(directory, progress)
         if examined.report.is_whole:
             return examined.report
         try:
@@ -110,6 +122,7 @@ def _write_all(directory: Directory, examined: Examined, created: int, segment_b
     work.make()
     _clear(work)
     new = _write_segments(directory, work, examined, created)
+    cold = _write_cold(directory, work, examined, created)
     rebuilt = examined.rebuilt
     assert rebuilt is not None
     kept = _usable(examined, new)
@@ -127,7 +140,7 @@ def _write_all(directory: Directory, examined: Examined, created: int, segment_b
         raise OSError(errno.ENOSPC, reason, str(directory.path)) from error
     # The room for the next one is where it always is.
     give_up_room(work)
-    names = [*(segment_name(number) for number in new), SNAPSHOT_NAME]
+    names = [*map(segment_name, [*new, *cold]), SNAPSHOT_NAME]
     if not examined.is_format_whole:
         write_format(work, examined.journal_id)
         names.append(FORMAT_NAME)
@@ -198,6 +211,25 @@ def _write_segments(
     return numbers
 
 
+def _write_cold(
+    directory: Directory, work: Directory, examined: Examined, created: int
+) -> list[int]:
+    """Write the cold segments that are not as they should be; the numbers of those left."""
+    numbers = []
+    for segment in examined.cold:
+        if not examined.must_be_written(segment):
+            continue
+        writer = _Writer(work, examined, segment.number, segment.index.first_number, created)
+        writer.copy(directory, segment)
+        if writer.is_empty:
+            writer.discard()
+            examined.report.put_away.append(segment.file)
+        else:
+            writer.finish()
+            numbers.append(segment.number)
+    return numbers
+
+
 class _Writer:
     """Writes one segment anew and seals it."""
 
@@ -205,6 +237,7 @@ class _Writer:
         self, work: Directory, examined: Examined, number: int, first_number: int, created: int
     ) -> None:
         self._examined = examined
+        self._work = work
         self._number = number
         self._next_number = first_number
         self._salt = salt_of(examined.journal_id)
@@ -235,8 +268,11 @@ class _Writer:
             data = file.read_data()
         finally:
             file.close()
-        for found in walk(data[: segment.limit], self._salt, segment.index.first_number):
-            if not isinstance(found, Found) or found.wrong or found.head.kind not in (BATCH, LOST):
+        floor = segment.index.first_number
+        for found in walk(data[: segment.limit], self._salt, floor, number=segment.number):
+            if not isinstance(found, Found) or found.wrong:
+                continue
+            if found.head.kind not in (*BATCHES, LOST):
                 continue
             head = found.head
             topic = topics.get(head.topic_id)
@@ -249,27 +285,16 @@ class _Writer:
         if head.kind == LOST:
             self.add_lost([Lost(head.topic_id, head.first_offset, head.count, head.timestamp)])
             return
-        batch = BatchHead(
-            head.topic_id,
-            head.first_offset,
-            head.count,
-            head.timestamp,
-            head.session,
-            head.sequence,
-        )
-        position = self._write(
-            BATCH,
-            found.body,
-            count=head.count,
-            topic_id=head.topic_id,
-            first_offset=head.first_offset,
-            timestamp=head.timestamp,
-            session=head.session,
-            sequence=head.sequence,
-        )
+        batch, size = batch_head(head), batch_size(head)
+        # The changes that came with it are among the others.
+        kind = MOVED if is_cold(self._number) else BATCH
+        position = self._write(kind, found.body[:size], **msgspec.structs.asdict(batch))
+        if kind == MOVED:
+            self._index.add_moved(batch, position, size)
+            return
         sends = index.sessions.get(head.session)
         used_ns = 0 if sends is None else sends.used_ns
-        self._index.add_batch(batch, position, head.body_size, used_ns)
+        self._index.add_batch(batch, position, size, used_ns)
 
     def add_lost(self, records: list[Lost]) -> None:
         """Write what stands for messages that are given up."""
@@ -282,7 +307,24 @@ class _Writer:
                 first_offset=lost.first,
                 timestamp=lost.timestamp,
             )
+            self._note_lost(lost, position)
+
+    def _note_lost(self, lost: Lost, position: int) -> None:
+        if is_cold(self._number):
+            head = BatchHead(lost.topic_id, lost.first, lost.count, lost.timestamp, NO_SESSION, 0)
+            self._index.add_moved(head, position, HEAD_BYTES)
+        else:
             self._index.add_lost(lost.topic_id, lost.first, lost.count, lost.timestamp, position)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was written yet."""
+        return self._index.batch_count == 0
+
+    def discard(self) -> None:
+        """Leave no file."""
+        self._segment.file.close()
+        self._work.unlink(segment_name(self._number))
 
     def _write(self, kind: int, body: bytes | memoryview, **fields: Any) -> int:
         """Write a record; its position."""

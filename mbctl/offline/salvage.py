@@ -15,21 +15,29 @@ from mbctl.files import File
 from mbctl.journal.footer import SegmentIndex, decode_footer
 from mbctl.journal.format import (
     BATCH,
+    BOTH,
     CHANGES,
     FOOTER,
     HEAD_BYTES,
     LOST,
+    MOVED,
     RECORD_MAGIC,
     SEGMENT_HEAD_BYTES,
     Head,
+    batch_size,
     decode_changes,
+    is_cold,
     place_of,
     salt_of,
     unpack_head,
 )
-from mbctl.journal.scan import KINDS, add_record
+from mbctl.journal.scan import add_record, batch_head, kinds_in
 from mbctl.journal.segment import read_footer
+from mbctl.model import Range
 from mbctl.offline.report import Finding, Totals
+
+# The kinds of records that have a batch.
+BATCHES = (BATCH, BOTH, MOVED)
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -102,6 +110,8 @@ class Salvaged(msgspec.Struct):
     """The record number that would follow, as far as is known."""
     limit: int | None = None
     """The position from which on nothing counts."""
+    moved: dict[int, list[Range]] = {}
+    """In a cold segment, by topic id, the offsets that are readable or stand for lost ones."""
 
     @property
     def is_empty(self) -> bool:
@@ -110,9 +120,9 @@ class Salvaged(msgspec.Struct):
 
 
 def walk(
-    data: bytes, salt: int, floor: int = 0, *, is_whole: bool = False
+    data: bytes, salt: int, floor: int = 0, *, number: int, is_whole: bool = False
 ) -> Iterator[Found | Hole]:
-    """What can be read of a segment's bytes, in order, up to its footer.
+    """What can be read of the bytes of segment ``number``, in order, up to its footer.
 
     No record has a number below ``floor``. With ``is_whole`` the data ends where the records
     do, else zeros may follow.
@@ -137,7 +147,7 @@ def walk(
             yield Hole(begun, f"what is here up to byte {at} is no record", missing=int(is_first))
         is_first = False
         body = view[at + HEAD_BYTES : at + HEAD_BYTES + head.body_size]
-        yield Found(at, head, body, _wrong(head, body))
+        yield Found(at, head, body, _wrong(number, head, body))
         if head.kind == FOOTER:
             return
         floor = head.number + 1
@@ -170,18 +180,21 @@ def _next_head(data: bytes, salt: int, at: int, floor: int) -> tuple[int, Head] 
     return None
 
 
-def _wrong(head: Head, body: memoryview) -> str:
-    """What is wrong with the body of a record, or nothing."""
-    if head.kind not in KINDS:
+def _wrong(number: int, head: Head, body: memoryview) -> str:
+    """What is wrong with a record of segment ``number``, or nothing."""
+    if head.kind not in kinds_in(number):
         return f"a record is of the unknown kind {head.kind}"
     if crc32c(body) != head.body_crc:
-        what = {BATCH: "batch", CHANGES: "record of changes", FOOTER: "footer"}
+        what = {CHANGES: "record of changes", FOOTER: "footer", **dict.fromkeys(BATCHES, "batch")}
         return f"a {what.get(head.kind, 'record')} has a wrong checksum"
     try:
-        if head.kind == BATCH and len(batches.decode(body).payloads) != head.count:
+        size = batch_size(head)
+        if head.kind in BATCHES and len(batches.decode(body[:size]).payloads) != head.count:
             return f"a batch has not the {head.count} messages that it should"
         if head.kind == CHANGES:
             decode_changes(body)
+        if head.kind == BOTH:
+            decode_changes(body[size:])
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         return f"a record cannot be decoded: {error}"
     return ""
@@ -208,7 +221,8 @@ def salvage(
     if sealed is not None:
         floor = sealed[0].first_number
     reading = _Reading(file.path.name, number, floor, window)
-    for found in walk(data, salt_of(journal_id), floor, is_whole=sealed is not None):
+    salt = salt_of(journal_id)
+    for found in walk(data, salt, floor, number=number, is_whole=sealed is not None):
         reading.add(found)
     if sealed is not None:
         index, position, next_number = sealed
@@ -230,6 +244,7 @@ class _Reading:
         self._is_first = True
         self._is_sealed = False
         self._parts: dict[int, Part] = {}
+        self._moved: dict[int, list[Range]] = {}
         self._totals = Totals(segments=1)
         self._findings: list[Finding] = []
         self._lost_records: list[Finding] = []
@@ -264,8 +279,10 @@ class _Reading:
         self._end = found.position + HEAD_BYTES + head.body_size
         if found.wrong:
             self._note(found.position, found.wrong, may_be_changes=head.kind != BATCH)
-            if head.kind == BATCH:
-                add_record(self._built, head, found.position, found.body)
+            if head.kind == BOTH:
+                self._built.add_batch(batch_head(head), found.position, batch_size(head))
+            elif head.kind in BATCHES:
+                add_record(self._built, self._number, head, found.position, found.body)
             return
         self._take(found)
 
@@ -280,17 +297,20 @@ class _Reading:
     def _take(self, found: Found) -> None:
         """Take in a record that is whole."""
         head = found.head
-        add_record(self._built, head, found.position, found.body)
+        add_record(self._built, self._number, head, found.position, found.body)
         self._totals.records += 1
         self._totals.bytes += head.body_size
-        if head.kind not in (BATCH, LOST):
+        if head.kind not in (*BATCHES, LOST):
             return
         next_offset = head.first_offset + head.count
-        if head.kind == BATCH:
+        if head.kind in BATCHES:
             self._totals.batches += 1
             self._totals.messages += head.count
         else:
             self._given_up.append((head.topic_id, head.first_offset, next_offset))
+        if is_cold(self._number):
+            self._moved.setdefault(head.topic_id, []).append((head.first_offset, next_offset))
+            return
         part = self._parts.get(head.topic_id)
         if part is None:
             self._parts[head.topic_id] = Part(
@@ -318,7 +338,7 @@ class _Reading:
     def result(self, size: int) -> Salvaged:
         """All of it."""
         index = self._footer or self._built
-        if self._footer is not None:
+        if self._footer is not None or is_cold(self._number):
             # What the records cannot tell any more, their copy in the footer does.
             self._lost_records = []
             self._rest = None
@@ -337,4 +357,5 @@ class _Reading:
             self._end if self._first_wrong is None else min(self._first_wrong, size),
             self._mark,
             self._next_number,
+            moved=self._moved,
         )

@@ -20,11 +20,12 @@ from mbctl.files import Buffer, Disk
 
 SEGMENT = ".segment"
 TEMPORARY = ".segment.tmp"
+COLD = (".cold", ".cold.tmp")
 _PAGE = 4096
 _NUMBER = re.compile(r"\d{10}")
 
 # What a server does at its disk when it is killed, as far as that can be told from outside.
-PHASES = ("append", "sync", "roll", "snapshot", "reclaim", "recovery")
+PHASES = ("append", "sync", "roll", "snapshot", "reclaim", "move", "recovery")
 MOMENTS = ("before", "middle", "after")
 
 T = TypeVar("T")
@@ -35,6 +36,8 @@ def phase_of(call: str, path: str) -> str:
     name = os.path.basename(path)
     if name.startswith("snapshot"):
         return "snapshot"
+    if name.endswith(COLD):
+        return "move"
     if name.endswith(TEMPORARY):
         return "roll"
     if not name.endswith(SEGMENT):

@@ -89,6 +89,9 @@ def test_until_the_power_is_cut_the_disk_is_like_any_other(
 
 
 def test_every_phase_but_recovery_is_told_by_its_calls() -> None:
-    names = ("0000000001.segment", "0000000001.segment.tmp", "snapshot", "snapshot.tmp", "LOCK")
+    names = (
+        *("0000000001.segment", "0000000001.segment.tmp", "snapshot", "snapshot.tmp", "LOCK"),
+        *("0000000001.cold", "0000000001.cold.tmp"),
+    )
     phases = {phase_of(call, f"dir/{name}") for call in CALLS for name in names}
     assert phases == {*PHASES, ""} - {"recovery"}

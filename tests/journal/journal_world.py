@@ -20,16 +20,20 @@ from mbctl.errors import MbctlError
 from mbctl.files import Directory
 from mbctl.journal.disk import DiskJournal, JournalOptions, open_journal
 from mbctl.journal.records import (
+    NO_SESSION,
     Acknowledged,
     BatchHead,
+    Count,
     Damaged,
     Record,
     Recovered,
+    Redelivered,
     SubscriptionDeleted,
     SubscriptionState,
     TopicCreated,
     TopicDeleted,
     TopicTrimmed,
+    TrimReason,
 )
 from mbctl.model import NS_PER_MS, TopicSettings
 
@@ -40,10 +44,48 @@ SMALL = JournalOptions(segment_bytes=1024, snapshot_bytes=2048, tail_bytes=512, 
 # Less than a record, so that a crash may tear every one.
 TEARING = 128
 
-Appended = tuple[BatchHead, bytes] | Record
+Appended = tuple[BatchHead, bytes, Record | None] | Record
 
 
 # --- what records amount to -------------------------------------------------------------------
+
+
+class NaivePlace:
+    """A subscription as sets of offsets."""
+
+    def __init__(self, state: SubscriptionState) -> None:
+        self.state = state
+        self.acknowledged = _offsets([(0, state.cursor), *state.acknowledged])
+        self.counts: dict[int, tuple[int, bool]] = {}
+        self.lost = {"dropped": state.dropped, "expired": state.expired}
+        self.count(state.counts)
+
+    def count(self, counts: Sequence[Count]) -> None:
+        """Take in how often messages were delivered."""
+        for first, next_, deliveries, is_parked in counts:
+            for offset in range(first, next_):
+                self.counts[offset] = (deliveries, is_parked)
+
+    def give_up(self, first_offset: int, reason: str) -> None:
+        """Acknowledge all below, and count what it had not."""
+        below = set(range(first_offset))
+        if reason in self.lost:
+            self.lost[reason] += len(below - self.acknowledged)
+        self.acknowledged |= below
+
+    def seen(self) -> Any:
+        """All that can be known of it."""
+        counts = {
+            (offset, *value)
+            for offset, value in self.counts.items()
+            if offset not in self.acknowledged and (value[0] >= 2 or value[1])
+        }
+        return _place_seen(self.state, self.acknowledged, counts, tuple(self.lost.values()))
+
+
+def _place_seen(state: SubscriptionState, acknowledged: set[int], *more: Any) -> Any:
+    options = (state.ack_wait_ns, state.created, state.max_deliveries, state.dead_letter)
+    return (options, frozenset(acknowledged), *more)
 
 
 class NaiveTopic:
@@ -55,15 +97,14 @@ class NaiveTopic:
         self.next_offset = 0
         self.timestamp = 0
         self.batches: list[tuple[int, int, int, bytes]] = []
-        self.places: dict[str, tuple[SubscriptionState, set[int]]] = {}
+        self.nexts: dict[int, int] = {}
+        """By the first offset of a batch, the one after it."""
+        self.places: dict[str, NaivePlace] = {}
 
     def seen(self) -> Any:
         """All that can be known of it."""
         kept = [b for b in self.batches if b[0] + b[1] > self.first_offset]
-        places = {
-            name: (state.ack_wait_ns, state.created, frozenset(acknowledged))
-            for name, (state, acknowledged) in self.places.items()
-        }
+        places = {name: place.seen() for name, place in self.places.items()}
         ends = (self.first_offset, self.next_offset, self.timestamp)
         return (self.created.name, self.created.settings, self.created.created, ends, kept, places)
 
@@ -78,21 +119,26 @@ class Naive:
 
     def add(self, item: Appended) -> None:
         match item:
-            case (head, body):
+            case (head, body, also):
                 self._add_batch(head, body)
+                if also is not None:
+                    self.add(also)
             case TopicCreated(topic_id):
                 self.topics[topic_id] = NaiveTopic(item)
                 self.next_topic_id = topic_id + 1
             case TopicDeleted(topic_id):
                 del self.topics[topic_id]
-            case TopicTrimmed(topic_id, first_offset):
+            case TopicTrimmed(topic_id, first_offset, reason):
                 self.topics[topic_id].first_offset = first_offset
-            case SubscriptionState(topic_id, subscriber, cursor, acknowledged):
-                ranges = [(0, cursor), *acknowledged]
-                places = self.topics[topic_id].places
-                places[subscriber] = (item, _offsets(ranges))
+                if reason != "read":
+                    for place in self.topics[topic_id].places.values():
+                        place.give_up(first_offset, reason)
+            case SubscriptionState(topic_id, subscriber):
+                self.topics[topic_id].places[subscriber] = NaivePlace(item)
             case Acknowledged(topic_id, subscriber, ranges):
-                self.topics[topic_id].places[subscriber][1].update(_offsets(ranges))
+                self.topics[topic_id].places[subscriber].acknowledged |= _offsets(ranges)
+            case Redelivered(topic_id, subscriber, counts):
+                self.topics[topic_id].places[subscriber].count(counts)
             case SubscriptionDeleted(topic_id, subscriber):
                 del self.topics[topic_id].places[subscriber]
 
@@ -101,7 +147,10 @@ class Naive:
         assert head.first_offset == topic.next_offset
         topic.batches.append((head.first_offset, head.count, head.timestamp, body))
         topic.next_offset += head.count
+        topic.nexts[head.first_offset] = topic.next_offset
         topic.timestamp = head.timestamp
+        if head.session == NO_SESSION:
+            return
         answers = self.sessions.setdefault(head.session, [])
         answers.append((head.sequence, head.topic_id, head.first_offset, head.count))
         del answers[:-WINDOW]
@@ -129,10 +178,11 @@ def recovered_as_seen(recovered: Recovered, bodies: dict[int, bytes]) -> Any:
                     assert size == len(bodies[place])
                     kept.append((first, next_ - first, timestamp, bodies[place]))
         places = {
-            state.subscriber: (
-                state.ack_wait_ns,
-                state.created,
-                frozenset(_offsets([(0, state.cursor), *state.acknowledged])),
+            state.subscriber: _place_seen(
+                state,
+                _offsets([(0, state.cursor), *state.acknowledged]),
+                {(o, *count[2:]) for count in state.counts for o in range(count[0], count[1])},
+                (state.dropped, state.expired),
             )
             for state in topic.subscriptions
         }
@@ -167,6 +217,7 @@ class World:
         items: Sequence[Appended] = (),
         chance: random.Random | None = None,
         journal_class: Callable[..., Any] | None = None,
+        is_moving: bool = True,
     ) -> None:
         self.disk = SimulatedDisk(page_bytes=TEARING) if disk is None else disk
         self.start = self.disk.copy()
@@ -179,6 +230,8 @@ class World:
         self.failures: list[MbctlError] = []
         self.turns = VirtualTurns(chance)
         self.is_closed = False
+        self.moved = 0
+        """How many batches the journal has moved."""
         self._is_freeing = True
         open_ = journal_class or open_journal
         self.journal: DiskJournal
@@ -192,6 +245,8 @@ class World:
         )
         self.disk.mark(OPENED)
         self.journal.on_failure = self.failures.append
+        if is_moving:
+            self.journal.index = self
         self.naive = Naive()
         """What all that was appended amounts to."""
         self.begin_with(items)
@@ -226,25 +281,39 @@ class World:
         count: int = 1,
         payload: bytes | None = None,
         session: bytes = b"s" * 16,
+        also: Record | None = None,
     ) -> None:
-        """Append a batch."""
+        """Append a batch, and a record in one with it."""
         topic = self.naive.topics[topic_id]
         answers = self.naive.sessions.get(session, [])
         sequence = answers[-1][0] + 1 if answers else 1
+        if also is not None:
+            session, sequence = NO_SESSION, 0
         if payload is None:
             payload = (b"%d/%d/" % (topic_id, topic.next_offset)).ljust(size, b"x")
         body = batches.encode([payload] + [b"y"] * (count - 1))
         timestamp = max(topic.timestamp, self.turns.wall_ns())
         head = BatchHead(topic_id, topic.next_offset, count, timestamp, session, sequence)
-        self.items.append((head, body))
-        self.naive.add((head, body))
+        self.items.append((head, body, also))
+        self.naive.add((head, body, also))
         self._mark()
-        self.places[topic_id, head.first_offset] = self.journal.append_batch(head, body)
+        self.places[topic_id, head.first_offset] = self.journal.append_batch(head, body, also)
 
-    def subscribe(self, topic_id: int, subscriber: str = "billing", cursor: int = 0) -> None:
+    def subscribe(
+        self, topic_id: int, subscriber: str = "billing", cursor: int = 0, **more: Any
+    ) -> None:
         """Append a subscription."""
         created = self.turns.wall_ns()
-        self._append(SubscriptionState(topic_id, subscriber, cursor, [], 30, created))
+        self._append(SubscriptionState(topic_id, subscriber, cursor, [], 30, created, **more))
+
+    def redeliver(self, topic_id: int, *counts: Count, subscriber: str = "billing") -> None:
+        """Append how often messages were delivered."""
+        self._append(Redelivered(topic_id, subscriber, list(counts)))
+
+    def bury(self, topic_id: int, offset: int, dead_letters: int) -> None:
+        """Append a message to another topic and its acknowledgement, in one."""
+        also = Acknowledged(topic_id, "billing", [(offset, offset + 1)])
+        self.send(dead_letters, 30, also=also)
 
     def ack(self, topic_id: int, first: int, next_: int, subscriber: str = "billing") -> None:
         """Append an acknowledgement."""
@@ -254,9 +323,9 @@ class World:
         """Append the end of a subscription."""
         self._append(SubscriptionDeleted(topic_id, subscriber))
 
-    def trim(self, topic_id: int, first_offset: int) -> None:
+    def trim(self, topic_id: int, first_offset: int, reason: TrimReason = "read") -> None:
         """Append that what is below is gone."""
-        self._append(TopicTrimmed(topic_id, first_offset))
+        self._append(TopicTrimmed(topic_id, first_offset, reason))
 
     def delete(self, topic_id: int) -> None:
         """Append the end of a topic."""
@@ -313,9 +382,43 @@ class World:
         self.durable = len(self.items) if not self.failures else self.durable
         self._mark()
 
+    def look_around(self) -> None:
+        """Have the journal take it that what did not die by now will not."""
+        self.journal._census.look_around()
+        self.journal._mover._look_around()
+
     def quiet(self) -> None:
         """Let so much time pass that the journal says what is durable."""
         self.turns.advance(50 * NS_PER_MS)
+
+    # --- where batches are ------------------------------------------------------------------
+
+    def live(self, topic_id: int, firsts: Sequence[int], places: Sequence[int]) -> Sequence[int]:
+        """The positions of those that are kept and there."""
+        assert len(firsts) == len(places)
+        return [
+            at
+            for at, (first, place) in enumerate(zip(firsts, places, strict=True))
+            if self._is_kept(topic_id, first) and self.places.get((topic_id, first)) == place
+        ]
+
+    def move(self, topic_id: int, moves: Sequence[tuple[int, int, int]]) -> Sequence[int]:
+        """Let batches be elsewhere."""
+        assert [move[0] for move in moves] == sorted({move[0] for move in moves})
+        left = []
+        for first, place, new_place in moves:
+            if self.live(topic_id, [first], [place]):
+                self.places[topic_id, first] = new_place
+                self.moved += 1
+            else:
+                left.append(new_place)
+        return left
+
+    def _is_kept(self, topic_id: int, first: int) -> bool:
+        topic = self.naive.topics.get(topic_id)
+        if topic is None:
+            return False
+        return topic.nexts[first] > topic.first_offset
 
     # --- looking ----------------------------------------------------------------------------
 

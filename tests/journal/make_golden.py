@@ -24,6 +24,7 @@ from mbctl.files import Directory, Disk
 from mbctl.journal.disk import JournalOptions, open_journal
 from mbctl.journal.format import segment_name
 from mbctl.journal.records import (
+    Acknowledged,
     BatchRun,
     Damaged,
     Journal,
@@ -51,6 +52,7 @@ def fill(world: World) -> None:
     world.subscribe(orders, "audit", 2)
     world.subscribe(logs, "billing")
     world.subscribe(gone, "billing")
+    world.subscribe(logs, "strict", max_deliveries=3, dead_letter="bounded")
     world.commit()
     for at in range(8):
         world.send(orders, 40, count=1 + at % 3, session=b"A" * 16)
@@ -67,6 +69,12 @@ def fill(world: World) -> None:
     world.commit()
     world.delete(gone)
     world.unsubscribe(logs)
+    world.commit()
+    world.trim(logs, 9, "expired")
+    world.redeliver(logs, (9, 11, 2, False), (12, 13, 3, True), subscriber="strict")
+    world.redeliver(logs, (9, 10, 3, False), subscriber="strict")
+    also = Acknowledged(logs, "strict", [(9, 10)])
+    world.send(4, 30, also=also)
     world.commit()
     again = world.topic("gone")
     world.send(again, 30, session=b"C" * 16)
@@ -90,12 +98,22 @@ def kill(world: World) -> SimulatedDisk:
     return world.disk.killed()
 
 
+def move(world: World) -> SimulatedDisk:
+    """End it after what is left of mostly dead segments was moved; the disk then."""
+    world.journal.index = world
+    for _ in range(2):
+        world.look_around()
+        world.turns.run()
+    assert world.moved
+    return kill(world)
+
+
 def damage_and_repair(world: World) -> SimulatedDisk:
     """The same, damaged so that a batch is lost, and repaired; the disk then."""
     disk = kill(world)
     path = f"{DATA}/{segment_name(2)}"
     content = disk.read_file(path)
-    disk.write_file(path, content[:600] + bytes(200) + content[800:])
+    disk.write_file(path, content[:1150] + bytes(100) + content[1250:])
     repair(Directory(disk, Path(DATA)), created=0, segment_bytes=OPTIONS.segment_bytes)
     return disk.killed()
 
@@ -103,8 +121,16 @@ def damage_and_repair(world: World) -> SimulatedDisk:
 DIRECTORIES: dict[str, Callable[[World], SimulatedDisk]] = {
     "closed": close,
     "killed": kill,
+    "moved": move,
     "repaired": damage_and_repair,
 }
+
+
+def filled() -> World:
+    """A world that has everything, and has moved nothing."""
+    world = World(options=OPTIONS, is_moving=False)
+    fill(world)
+    return world
 
 
 # --- files --------------------------------------------------------------------------------
@@ -112,8 +138,7 @@ DIRECTORIES: dict[str, Callable[[World], SimulatedDisk]] = {
 
 def make(name: str) -> None:
     """Make one of the directories."""
-    world = World(options=OPTIONS)
-    fill(world)
+    world = filled()
     disk = DIRECTORIES[name](world)
     target = GOLDEN / VERSION / name
     target.mkdir(parents=True)

@@ -120,6 +120,56 @@ def endings(world: World) -> None:
     world.quiet()
 
 
+def bury_and_give_up(world: World) -> None:
+    """Dead letters, counts of deliveries, and topics that drop what nobody has read."""
+    orders, dead = world.topic("orders"), world.topic("dead")
+    world.subscribe(orders, BILLING, max_deliveries=3, dead_letter="dead")
+    world.subscribe(orders, AUDIT)
+    for _ in range(5):
+        world.send(orders, 200)
+    world.commit()
+    world.redeliver(orders, (0, 2, 2, False), (3, 4, 3, True))
+    world.commit()
+    world.bury(orders, 0, dead)
+    world.redeliver(orders, (1, 2, 3, False), (3, 4, 0, False))
+    world.bury(orders, 2, dead)
+    world.commit()
+    world.trim(orders, 4, "dropped")
+    world.send(orders, 200)
+    world.commit()
+    world.redeliver(orders, (4, 6, 2, False))
+    world.trim(orders, 5, "expired")
+    world.commit()
+    world.trim(dead, 2, "purged")
+    world.commit()
+    world.quiet()
+
+
+def move(world: World) -> None:
+    """Segments of which little is alive are emptied, then the one that this was moved to."""
+    stuck, busy, dead = world.topic("stuck"), world.topic("busy"), world.topic("dead")
+    world.subscribe(stuck)
+    world.subscribe(busy)
+    for number in range(5):
+        world.send(stuck, 20, session=b"t" * 16)
+        for _ in range(2):
+            world.send(busy, 200)
+        if number == 1:
+            world.bury(busy, 0, dead)
+        end = world.naive.topics[busy].next_offset
+        world.ack(busy, 0, end)
+        world.trim(busy, end)
+        world.commit()
+    world.look_around()
+    world.turns.run()
+    for kept in (3, 4):
+        world.ack(stuck, 0, kept)
+        world.trim(stuck, kept)
+        world.commit()
+    world.look_around()
+    world.quiet()
+
+
 def close_cleanly(world: World) -> None:
     topic = world.topic()
     world.subscribe(topic)
@@ -141,8 +191,14 @@ WORKLOADS: list[Workload] = [
     full_segments,
     reclaim,
     endings,
+    bury_and_give_up,
+    move,
     close_cleanly,
 ]
+
+
+# Of these fewer states are looked at where there is little time.
+LONG = (bury_and_give_up, move)
 
 
 def done(workload: Workload, world: World | None = None) -> World:
@@ -191,7 +247,8 @@ def small_pages(seed: int | None = None) -> World:
 @pytest.mark.parametrize("workload", WORKLOADS)
 def test_crash_leaves_what_was_durable(workload: Workload) -> None:
     world = done(workload, World(SimulatedDisk(page_bytes=256)))
-    assert check(world, stride=2, every=10, again=500, sampled=1, alone=1) > 30
+    stride = 8 if workload in LONG else 2
+    assert check(world, stride=stride, every=10, again=500, sampled=1, alone=1) > 30
 
 
 @pytest.mark.slow

@@ -119,7 +119,7 @@ ROOMY = msgspec.structs.replace(SMALL, segment_bytes=8192)
 
 def killed_world() -> World:
     """Some sealed segments, and one with records before a mark, the mark, and two after it."""
-    world = World(options=msgspec.structs.replace(SMALL, segment_bytes=2048))
+    world = World(options=msgspec.structs.replace(SMALL, segment_bytes=2560))
     topic = world.topic()
     world.subscribe(topic)
     world.commit()
@@ -168,6 +168,7 @@ def proven(found: list[Record], without: Record) -> int:
 # --- the last segment ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_cut_of_the_last_segment_leaves_the_records_before_it(
     killed: Killed, last: list[Record]
 ) -> None:
@@ -329,6 +330,7 @@ def test_a_torn_payload_that_looks_like_a_record_proves_nothing(source: str) -> 
 # --- sealed segments, their footers, snapshot, format -------------------------------------------
 
 
+@pytest.mark.slow
 def test_any_byte_flipped_anywhere_is_never_silently_something_else(killed: Killed) -> None:
     check_any_flip(killed, every=17)
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from crc32c import crc32c
 
-from mbctl.journal import directory, footer, format, recovery, snapshot, state
+from mbctl.journal import directory, footer, format, recovery, scan, snapshot, state
 from mbctl.journal.records import BatchHead, Record, TopicCreated
 from mbctl.model import LIMITS, TopicSettings
 
@@ -117,6 +117,8 @@ def test_kinds_of_records_are_those_of_the_page() -> None:
         "MARK": format.MARK,
         "FOOTER": format.FOOTER,
         "LOST": format.LOST,
+        "BOTH": format.BOTH,
+        "MOVED": format.MOVED,
     }
 
 
@@ -151,7 +153,7 @@ def test_elements_of_body_are_those_of_the_page(
         [name for row in rows("| element" + t) for name in names_in(row[0])] for t in tables
     ]
     assert described == [list(body.__struct_fields__), list(topic.__struct_fields__)]
-    counts = {"six": 6, "eight": 8}
+    counts = {"seven": 7, "eight": 8}
     (said,) = re.findall(r"array of the (\w+) below", section(title))
     assert counts[said] == len(topic.__struct_fields__)
 
@@ -165,6 +167,8 @@ def test_names_of_files_are_those_of_the_page() -> None:
         snapshot.SNAPSHOT_NAME,
         snapshot.NEXT_NAME,
         format.segment_name(1) + ".tmp",
+        format.segment_name(format.COLD_NUMBER + 1),
+        format.segment_name(format.COLD_NUMBER + 1) + ".tmp",
         directory.FORMAT_NAME + ".tmp",
         recovery.LOST_AND_FOUND + "/",
         directory.REPAIRING_NAME + "/",
@@ -299,7 +303,7 @@ def test_every_structure_and_kind_of_record_has_a_vector() -> None:
     found = list(vectors())
     assert {vector.kind for vector in found} == set(BOTH_WAYS)
     kinds = {vector.values["kind"] for vector in found if vector.kind == "record"}
-    assert kinds == {format.BATCH, format.CHANGES, format.MARK, format.FOOTER, format.LOST}
+    assert kinds == {*scan.kinds_in(1), *scan.kinds_in(format.COLD_NUMBER)}
     changes = [change for vector in found if vector.kind == "changes" for change in vector.values]
     assert {change["type"] for change in changes} == {
         change.__struct_config__.tag for change in get_args(Record)
@@ -308,13 +312,15 @@ def test_every_structure_and_kind_of_record_has_a_vector() -> None:
 
 def test_body_of_record_with_changes_is_a_vector_of_changes() -> None:
     bodies = {vector.data for vector in vectors() if vector.kind == "changes"}
-    found = [v.values["body"] for v in vectors() if v.kind == "record" and v.values["kind"] == 2]
-    assert found
+    records = [vector.values for vector in vectors() if vector.kind == "record"]
+    found = [r["body"] for r in records if r["kind"] == format.CHANGES]
+    found += [r["body"][r["sequence"] :] for r in records if r["kind"] == format.BOTH]
+    assert len(found) == 2
     assert all(body in bodies for body in found)
 
 
 def test_index_that_is_built_is_the_footer_of_the_page() -> None:
-    (vector,) = [vector for vector in vectors() if vector.kind == "footer"]
+    vector, cold = [vector for vector in vectors() if vector.kind == "footer"]
     first_number, topics, changes, _ = vector.values
     index = footer.SegmentIndex(first_number, LIMITS.sends_in_flight)
     for body in changes:
@@ -322,9 +328,15 @@ def test_index_that_is_built_is_the_footer_of_the_page() -> None:
     (topic_id, next_offset, *_) = topics[0]
     session = vector.values[3][0][0]
     head = BatchHead(topic_id, 0, 2, 1_700_000_000_000_000_000, session, 1)
-    index.add_batch(head, 0x177, 12, 5_000_000_000)
-    index.add_lost(topic_id, 2, next_offset - 2, 1_700_000_000_000_000_000, 0x1DB)
+    index.add_batch(head, 500, 12, 5_000_000_000)
+    index.add_lost(topic_id, 2, next_offset - 2, 1_700_000_000_000_000_000, 600)
+    index.add_batch(BatchHead(2, 0, 1, 1_700_000_000_000_000_000, bytes(16), 0), 776, 7)
     assert index.encode() == vector.data
+    index = footer.SegmentIndex(1, LIMITS.sends_in_flight)
+    for first, count, position in ((0, 2, 64), (5, 1, 164)):
+        head = BatchHead(1, first, count, 1_700_000_000_000_000_000, session, 1)
+        index.add_moved(head, position, 12)
+    assert index.encode() == cold.data
 
 
 def test_journal_file_of_the_page_is_read(tmp_path: Path) -> None:
@@ -336,7 +348,9 @@ def test_journal_file_of_the_page_is_read(tmp_path: Path) -> None:
 
 
 def test_records_of_the_page_are_one_segment_as_it_is_on_disk() -> None:
-    records = [vector for vector in vectors() if vector.kind == "record"]
+    *records, moved = [vector for vector in vectors() if vector.kind == "record"]
+    cold = format.place_of(format.COLD_NUMBER + 1, format.SEGMENT_HEAD_BYTES)
+    assert (moved.values["kind"], moved.values["mark"]) == (format.MOVED, cold)
     position = format.SEGMENT_HEAD_BYTES
     for number, vector in enumerate(records, start=1):
         assert vector.values["number"] == number
@@ -345,7 +359,7 @@ def test_records_of_the_page_are_one_segment_as_it_is_on_disk() -> None:
             position += len(vector.data)
     (trailer,) = [vector for vector in vectors() if vector.kind == "trailer"]
     assert trailer.values["position"] == position
-    (body,) = [v.data for v in vectors() if v.kind == "footer"]
+    body, _ = [v.data for v in vectors() if v.kind == "footer"]
     assert records[-1].values["body"] == body
 
 

@@ -13,13 +13,20 @@ import pytest
 from crash_states import CrashState
 from journal_world import DATA, SMALL, TEARING, Expectations, World, check_goes_on, noted
 from simulated_disk import Call, SimulatedDisk
-from test_journal_crash import close_cleanly, endings, full_segments, overlapping_groups, reclaim
+from test_journal_crash import (
+    close_cleanly,
+    endings,
+    full_segments,
+    move,
+    overlapping_groups,
+    reclaim,
+)
 
 from mbctl.errors import DiskFull, MbctlError, StorageFailed
 from mbctl.model import KIB, NS_PER_S
 
 Workload = Callable[[World], None]
-WORKLOADS = [overlapping_groups, full_segments, reclaim, endings, close_cleanly]
+WORKLOADS = [overlapping_groups, full_segments, reclaim, endings, move, close_cleanly]
 CHANGING = {
     *("pwritev", "fdatasync", "fsync", "allocate", "truncate", "rename", "unlink", "open", "mkdir")
 }
@@ -390,7 +397,7 @@ def test_a_bound_refuses_sends_and_space_comes_back() -> None:
         count = world.fill(topic, 100)
         assert count > 20
         # The last record's head, and marks that say what is durable.
-        assert world.journal.taken <= bound + 400
+        assert world.journal.taken <= bound + 800
         assert world.ask_and_ack(topic, world.naive.topics[topic].next_offset)
         for _ in range(3):
             world.ask_and_send(topic, 100)

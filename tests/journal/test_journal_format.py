@@ -53,8 +53,7 @@ def test_golden_directory_holds_what_it_did(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", make_golden.DIRECTORIES)
 def test_golden_directory_is_one_that_is_made_today(name: str) -> None:
-    world = World(options=make_golden.OPTIONS)
-    make_golden.fill(world)
+    world = make_golden.filled()
     disk = make_golden.DIRECTORIES[name](world)
     assert make_golden.held(Directory(disk, Path(DATA))) == expected(name)
 
@@ -336,6 +335,7 @@ def test_snapshot_is_read_as_it_was_written_and_goes_on_the_same(
     assert in_steps.encode() == at_once.encode()
 
 
+@pytest.mark.slow
 def test_no_byte_of_a_golden_directory_can_be_changed_unnoticed(tmp_path: Path) -> None:
     """Flip bytes all over: what is then opened is what it was, or says that it is not."""
     chance = random.Random(20)

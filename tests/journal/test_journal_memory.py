@@ -2,9 +2,9 @@
 
 import pytest
 
-from mbctl.errors import DiskFull
+from mbctl.errors import DiskFull, NotSupported
 from mbctl.journal.memory import BATCH_BYTES, MemoryJournal
-from mbctl.journal.records import BatchHead, Journal, TopicDeleted
+from mbctl.journal.records import Acknowledged, BatchHead, Journal, TopicDeleted
 
 
 def head(count: int = 1) -> BatchHead:
@@ -93,3 +93,17 @@ def test_memory_forces_nothing_to_disk() -> None:
     journal.append_batch(head(), b"one")
     journal.commit(lambda: None)
     assert journal.syncs == 0
+
+
+def test_a_batch_with_a_record_is_kept_like_another() -> None:
+    journal = MemoryJournal(1_000)
+    place = journal.append_batch(head(), b"dead", Acknowledged(1, "billing", [(0, 1)]))
+    read: list[object] = []
+    journal.read([place], read.append)
+    assert read == [[b"dead"]]
+
+
+def test_a_backup_of_memory_is_refused() -> None:
+    answers: list[object] = []
+    MemoryJournal(1_000).backup(answers.append)
+    assert [type(answer) for answer in answers] == [NotSupported]

@@ -19,8 +19,10 @@ from test_journal_model import walk_many
 
 from mbctl.errors import MbctlError
 from mbctl.files import Directory, File
+from mbctl.journal.cold import ColdSegment
 from mbctl.journal.disk import DiskJournal
 from mbctl.journal.keeper import Keeper
+from mbctl.journal.mover import Mover
 from mbctl.journal.records import Acknowledged, Record, TopicTrimmed
 from mbctl.journal.recovery import recover
 from mbctl.journal.scan import Scan, scan
@@ -145,7 +147,7 @@ def delete_what_no_snapshot_covers(patch: Patch) -> None:
     tidy = Keeper.tidy
 
     def mutant(self: Keeper, **how: Any) -> None:
-        if dead := [n for n in self.sizes if not self._live[n]]:
+        if dead := [n for n in self._census.sizes if not self._census.live(n)]:
             self._delete(dead)
         tidy(self, **how)
 
@@ -161,6 +163,25 @@ def number_records_anew(patch: Patch) -> None:
     patch.setattr("mbctl.journal.disk.recover", mutant)
 
 
+def skip_the_sync_of_a_copy(patch: Patch) -> None:
+    mutant = in_directory(DirectoryOfUnsyncedFiles, ColdSegment)
+    patch.setattr("mbctl.journal.mover.ColdSegment", mutant)
+
+
+def skip_the_sync_of_a_copys_name(patch: Patch) -> None:
+    mutant = in_directory(UnsyncedDirectory, ColdSegment)
+    patch.setattr("mbctl.journal.mover.ColdSegment", mutant)
+
+
+def name_no_copy(patch: Patch) -> None:
+    """Switch to a copy that is not sealed and has no name yet."""
+    patch.setattr(Mover, "_finish", lambda self, move: (move.cold.position, 0))
+
+
+def forget_what_was_moved(patch: Patch) -> None:
+    patch.setattr("mbctl.journal.runs.Runs.merge", lambda self: None)
+
+
 MUTANTS: dict[Callable[[Patch], None], crashes.Workload] = {
     acknowledge_early: crashes.send_and_acknowledge,
     skip_the_sync_of_a_new_segment: crashes.one_long_group,
@@ -172,6 +193,10 @@ MUTANTS: dict[Callable[[Patch], None], crashes.Workload] = {
     cover_a_segment_too_much: crashes.full_segments,
     delete_what_no_snapshot_covers: crashes.reclaim,
     number_records_anew: crashes.send_and_acknowledge,
+    skip_the_sync_of_a_copy: crashes.move,
+    skip_the_sync_of_a_copys_name: crashes.move,
+    name_no_copy: crashes.move,
+    forget_what_was_moved: crashes.move,
 }
 
 
@@ -187,6 +212,7 @@ def check_crashes(workload: crashes.Workload, disk: SimulatedDisk) -> None:
 SLOW = (
     *(skip_the_sync_of_a_snapshot, skip_the_sync_of_a_snapshots_name),
     *(cover_a_segment_too_much, forget_acknowledgements),
+    *(skip_the_sync_of_a_copy, skip_the_sync_of_a_copys_name, forget_what_was_moved),
 )
 
 

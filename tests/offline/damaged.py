@@ -6,12 +6,13 @@ from typing import Any
 
 import make_golden
 import msgspec
-from journal_world import DATA, World
+from journal_world import DATA
 from simulated_disk import SimulatedDisk
 
 from mbctl.errors import StorageCorrupt
 from mbctl.files import Directory
 from mbctl.journal.format import (
+    COLD_NUMBER,
     HEAD_BYTES,
     SEGMENT_HEAD_BYTES,
     Head,
@@ -49,16 +50,16 @@ class Original(msgspec.Struct, frozen=True):
 
 @functools.cache
 def original(name: str) -> Original:
-    """One of the golden workloads, made anew: ``closed`` or ``killed``."""
-    world = World(options=make_golden.OPTIONS)
-    make_golden.fill(world)
+    """One of the golden workloads, made anew: ``closed``, ``killed`` or ``moved``."""
+    world = make_golden.filled()
     disk = make_golden.DIRECTORIES[name](world)
     return Original(disk, make_golden.held(directory_of(disk.copy())))
 
 
 def segments_of(disk: SimulatedDisk) -> list[int]:
-    """The numbers of all segments."""
-    return [int(path[-18:-8]) for path in disk.tree() if path.endswith(".segment")]
+    """The numbers of all segments, the cold ones first."""
+    cold = [int(path[-15:-5]) + COLD_NUMBER for path in disk.tree() if path.endswith(".cold")]
+    return cold + [int(path[-18:-8]) for path in disk.tree() if path.endswith(".segment")]
 
 
 def records_of(disk: SimulatedDisk, number: int) -> list[tuple[int, Head]]:

@@ -22,11 +22,11 @@ from journal_world import World
 from simulated_disk import SimulatedDisk
 
 from mbctl.errors import InvalidArgument, NewerFormat, ServerError, StorageCorrupt
-from mbctl.journal.format import BATCH, CHANGES, FOOTER, HEAD_BYTES, LOST
+from mbctl.journal.format import BATCH, BOTH, CHANGES, COLD_NUMBER, FOOTER, HEAD_BYTES, LOST, MOVED
 from mbctl.offline.repair import verify
 from mbctl.offline.report import Loss
 
-BOTH = pytest.mark.parametrize("name", ["closed", "killed"])
+EACH = pytest.mark.parametrize("name", ["closed", "killed", "moved"])
 
 
 def first_of(disk: SimulatedDisk, kind: int, number: int) -> int:
@@ -34,14 +34,14 @@ def first_of(disk: SimulatedDisk, kind: int, number: int) -> int:
     return next(
         position
         for position, head in records_of(disk, number)
-        if head.kind == kind and head.topic_id in (0, 1)
+        if head.kind == kind and (head.topic_id in (0, 1) or kind == BOTH)
     )
 
 
 # --- what is whole --------------------------------------------------------------------------
 
 
-@BOTH
+@EACH
 def test_whole_directory_is_found_whole_and_left_alone(name: str) -> None:
     before = original(name)
     report = check_repair(before, before.disk.copy())
@@ -141,6 +141,10 @@ TABLE: dict[str, tuple[Damage, bool, bool]] = {
     "body of changes": (in_body(CHANGES, 3), False, False),
     "head of changes, footer too": (without_footer(in_head(CHANGES, 3), 3), False, False),
     "body of changes, footer too": (without_footer(in_body(CHANGES, 3), 3), False, False),
+    "head of a dead letter": (in_head(BOTH, 4), True, False),
+    "body of a dead letter": (in_body(BOTH, 4), True, False),
+    "head of a dead letter, footer too": (without_footer(in_head(BOTH, 4), 4), True, False),
+    "body of a dead letter, footer too": (without_footer(in_body(BOTH, 4), 4), True, False),
     "head of a footer": (in_head(FOOTER, 2), False, False),
     "body of a footer": (in_body(FOOTER, 2), False, False),
     "trailer": (
@@ -184,7 +188,44 @@ def test_damage_is_found_and_all_else_is_kept(damage: str) -> None:
     assert bool(report.lost_records) == loses_changes, report.lost_records
 
 
-@BOTH
+COLD = COLD_NUMBER + 1
+
+# The same of a directory of which what is left of some segments was moved.
+COLD_TABLE: dict[str, tuple[Damage, bool]] = {
+    "head of a batch": (in_head(MOVED, COLD), True),
+    "body of a batch": (in_body(MOVED, COLD), True),
+    "head of a footer": (in_head(FOOTER, COLD), False),
+    "body of a footer": (in_body(FOOTER, COLD), False),
+    "head of a segment": (in_file("0000000001.cold", 20), False),
+    "segment missing": (without(path_of(COLD)), True),
+    "segment zeroed": (zeroed(path_of(COLD)), True),
+    "segment cut off": (cut_to(path_of(COLD), 400), True),
+    "segment empty": (cut_to(path_of(COLD), 0), True),
+    "two cold segments swapped": (swapped(COLD, COLD + 1), False),
+    "swapped with another": (swapped(COLD, 4), False),
+    "copied over another": (copied(4, COLD), True),
+    "cold segment renamed": (renamed(COLD, COLD + 8), False),
+    "segment of another journal": (
+        lambda disk: disk.write_file(path_of(COLD), original("killed").disk.read_file(path_of(2))),
+        True,
+    ),
+    "segment beside it": (in_head(BATCH, 3), False),
+    "snapshot missing": (without(f"{DATA}/snapshot"), False),
+}
+
+
+@pytest.mark.parametrize("damage", COLD_TABLE)
+def test_damage_of_what_was_moved_is_found_and_all_else_is_kept(damage: str) -> None:
+    before = original("moved")
+    disk = before.disk.copy()
+    act, loses_messages = COLD_TABLE[damage]
+    act(disk)
+    report = check_repair(before, disk)
+    assert not report.is_whole
+    assert bool(report.lost) == loses_messages, report.lost
+
+
+@EACH
 def test_every_byte_that_is_damaged_is_found_or_does_not_matter(name: str) -> None:
     before = original(name)
     chance = random.Random(4)
@@ -238,7 +279,7 @@ def damage_at_random(disk: SimulatedDisk, chance: random.Random) -> list[str]:
 def check_random_damage(seeds: range) -> None:
     for seed in seeds:
         chance = random.Random(seed)
-        before = original(chance.choice(["closed", "killed"]))
+        before = original(chance.choice(["closed", "killed", "moved"]))
         disk = before.disk.copy()
         done = damage_at_random(disk, chance)
         try:
