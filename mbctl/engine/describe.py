@@ -1,9 +1,14 @@
 """What the read-only verbs say of core's state."""
 
+from collections.abc import Iterator
+
 from mbctl.core.broker import Broker
 from mbctl.core.subscription import Subscription
 from mbctl.core.topic import Topic
 from mbctl.model import NS_PER_S, Hold, SubscriptionInfo, TopicHolds, TopicInfo
+
+# So many ranges of parked messages are told; there may be ten thousand.
+_PARKED_RANGES = 20
 
 
 def topic(topic: Topic, durability: str) -> TopicInfo:
@@ -24,7 +29,10 @@ def topic(topic: Topic, durability: str) -> TopicInfo:
 
 def holds(topic: Topic) -> TopicHolds:
     """Who keeps messages of the topic alive, the one furthest behind first."""
-    behind = [s for s in topic.subscriptions.values() if s.durable and s.cursor < topic.next_offset]
+    durable = [s for s in topic.subscriptions.values() if s.durable]
+    for subscription in durable:
+        subscription.skip_reclaimed()
+    behind = [s for s in durable if s.cursor < topic.next_offset]
     behind.sort(key=lambda subscription: subscription.cursor)
     return TopicHolds(
         topic=topic.name,
@@ -44,11 +52,18 @@ def holds(topic: Topic) -> TopicHolds:
     )
 
 
-def subscriptions(core: Broker, topic_name: str | None) -> list[SubscriptionInfo]:
-    """All subscriptions of one topic, or of all, by name."""
-    topics = core.topics if topic_name is None else [core.topics.named(topic_name)]
-    found = [subscription(s) for topic in topics for s in topic.subscriptions.values()]
-    return sorted(found, key=lambda info: (info.topic, info.subscriber))
+def subscriptions(core: Broker, topic_name: str | None) -> Iterator[SubscriptionInfo]:
+    """All subscriptions of one topic, or of all, by name; what ends meanwhile is passed over.
+
+    Raises:
+        TopicNotFound: at the first step, if there is no such topic.
+    """
+    topics = list(core.topics) if topic_name is None else [core.topics.named(topic_name)]
+    for topic in sorted(topics, key=lambda topic: topic.name):
+        for name in sorted(topic.subscriptions):
+            found = topic.subscriptions.get(name)
+            if found is not None:
+                yield subscription(found)
 
 
 def subscription(subscription: Subscription) -> SubscriptionInfo:
@@ -68,4 +83,11 @@ def subscription(subscription: Subscription) -> SubscriptionInfo:
         ack_wait=subscription.ack_wait_ns / NS_PER_S,
         created=subscription.created,
         last_pull=subscription.last_pull,
+        max_deliveries=subscription.max_deliveries,
+        dead_letter=subscription.dead_letter,
+        parked=subscription.parked_count,
+        parked_ranges=subscription.parked_ranges()[:_PARKED_RANGES],
+        dropped=subscription.dropped,
+        expired=subscription.expired,
+        at_limit=subscription.at_limit,
     )

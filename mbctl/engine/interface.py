@@ -13,9 +13,12 @@ import msgspec
 
 from mbctl.batch import Buffer
 from mbctl.errors import MbctlError
+from mbctl.journal.records import Backup as Backup  # what a verb answers with
 from mbctl.model import (
     Range,
     Receipt,
+    Sought,
+    Start,
     Subscribed,
     SubscribeOptions,
     SubscriptionInfo,
@@ -180,6 +183,30 @@ class Engine(Protocol):
         self, member: bytes, topic: str, topic_id: int, ranges: list[Range], done: Done[int]
     ) -> None:
         """Renew leases."""
+
+    def seek(self, topic: str, subscriber: str, start: Start, done: Done[Sought]) -> None:
+        """Move a subscription; its leases end and older acknowledgements change nothing."""
+
+    def release_parked(
+        self, topic: str, subscriber: str, ranges: list[Range] | None, done: Done[int]
+    ) -> None:
+        """Let parked messages, of these ranges or all, be delivered again; how many."""
+
+    def drop_parked(
+        self, topic: str, subscriber: str, ranges: list[Range] | None, done: Done[int]
+    ) -> None:
+        """Acknowledge parked messages, of these ranges or all, for the subscription; how many."""
+
+    def purge_topic(self, topic: str, done: Done[int]) -> None:
+        """Give up all messages of a topic, read or not; how many that were."""
+
+    def peek(
+        self, topic: str, start: Start, *, max_messages: int, max_bytes: int, done: Done[Pulled]
+    ) -> None:
+        """Show messages without a subscription: from ``start`` on, or the first kept after it."""
+
+    def backup(self, done: Done[Backup]) -> None:
+        """All that is durable now, to be read piece by piece."""
 
     def topics(self, done: Done[list[TopicInfo]]) -> None:
         """All topics, by name."""

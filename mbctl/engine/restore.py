@@ -71,6 +71,11 @@ def _restore_subscription(core: Broker, topic: Topic, state: SubscriptionState) 
         acknowledged=state.acknowledged,
         ack_wait_ns=state.ack_wait_ns,
         created=state.created,
+        max_deliveries=state.max_deliveries,
+        dead_letter=state.dead_letter,
+        counts=state.counts,
+        dropped=state.dropped,
+        expired=state.expired,
     )
     if is_whole:
         return None

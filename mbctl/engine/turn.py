@@ -12,13 +12,22 @@ from functools import partial
 from typing import Any, TypeVar
 
 from mbctl.core.broker import Broker
+from mbctl.core.changes import Changes
 from mbctl.core.subscription import Subscription
-from mbctl.core.topic import Topic
+from mbctl.core.topic import Topic, Trimmed
 from mbctl.engine.interface import Done, Runtime, Timer
-from mbctl.errors import OutcomeUnknown
-from mbctl.journal.records import Acknowledged, Journal, SubscriptionState, TopicTrimmed
+from mbctl.errors import DiskFull, OutcomeUnknown
+from mbctl.journal.records import (
+    Acknowledged,
+    Journal,
+    Redelivered,
+    SubscriptionState,
+    TopicTrimmed,
+)
 from mbctl.model import NS_PER_MS
 
+# What a count of deliveries takes in a record, at most: three numbers, a head and a flag.
+_COUNT_BYTES = 28
 # How long an acknowledgement that nobody waits for may be in memory only.
 _CARRIED_NS = 100 * NS_PER_MS
 
@@ -59,6 +68,9 @@ class Turns:
         self._is_over = False
         self._is_failed = False
         self._timer: Timer | None = None
+        # What was given up while there was no room to store that: stored later, and kept
+        # until then.
+        self._postponed: list[Trimmed] = []
 
     def answer_when_durable(self, done: Done[T], answer: T) -> None:
         """Call ``done`` when all that happened so far is durable."""
@@ -103,14 +115,40 @@ class Turns:
             return
         turn, self.current = self.current, Turn()
         self.under_way.append(turn)
-        changes = self._core.take_changes()
+        self._append(self._core.take_changes(), turn)
+        self._journal.commit(partial(self._committed, turn))
+
+    def _append(self, changes: Changes, turn: Turn) -> None:
+        """Store what no verb has stored itself."""
         for subscription, ranges in changes.acknowledged:
             topic_id = subscription.topic.topic_id
             self._journal.append(Acknowledged(topic_id, subscription.subscriber, ranges))
-        for trimmed in changes.trimmed:
-            self._journal.append(TopicTrimmed(trimmed.topic.topic_id, trimmed.first_offset))
-            turn.trimmed.append(trimmed.places)
-        self._journal.commit(partial(self._committed, turn))
+        for subscription, counts in changes.redelivered:
+            # A full disk may make a count come out short after a crash, and no pull waits.
+            if self._has_room(len(counts) * _COUNT_BYTES + len(subscription.subscriber)):
+                topic_id = subscription.topic.topic_id
+                self._journal.append(Redelivered(topic_id, subscription.subscriber, counts))
+        postponed, self._postponed = self._postponed, []
+        for trimmed in (*postponed, *changes.trimmed):
+            topic_id = trimmed.topic.topic_id
+            if self._core.topics.with_id(topic_id) is None:
+                # That it is deleted is stored, and says as much.
+                turn.trimmed.append(trimmed.places)
+            elif not self._postponed and self._has_room(0):
+                self._journal.append(TopicTrimmed(topic_id, trimmed.first_offset, trimmed.reason))
+                turn.trimmed.append(trimmed.places)
+            else:
+                # What time gives up can wait, and what comes after it then waits as well.
+                self._postponed.append(trimmed)
+        if self._postponed:
+            self.end_in_a_while()
+
+    def _has_room(self, size: int) -> bool:
+        try:
+            self._journal.check_room(size, is_reserved=True)
+        except DiskFull:
+            return False
+        return True
 
     def end_for_good(self) -> None:
         """End the turn, which is the last one."""
@@ -139,6 +177,7 @@ class Turns:
 
 def state_of(subscription: Subscription) -> SubscriptionState:
     """All that is stored of a durable subscription, as it stands now."""
+    subscription.skip_reclaimed()
     return SubscriptionState(
         subscription.topic.topic_id,
         subscription.subscriber,
@@ -146,6 +185,11 @@ def state_of(subscription: Subscription) -> SubscriptionState:
         list(subscription.acknowledged),
         subscription.ack_wait_ns,
         subscription.created,
+        subscription.max_deliveries,
+        subscription.dead_letter,
+        subscription.counts(),
+        subscription.dropped,
+        subscription.expired,
     )
 
 

@@ -1,12 +1,23 @@
 """The verbs of an engine as a test says them: messages in, messages out."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from engine_drivers import Driver, Pending
 
 from mbctl import batch as batches
 from mbctl.engine.interface import Pulled
-from mbctl.model import MIB, Range, Receipt, Subscribed, SubscribeOptions, TopicSettings
+from mbctl.model import (
+    MIB,
+    Range,
+    Receipt,
+    Sought,
+    Start,
+    Subscribed,
+    SubscribeOptions,
+    SubscriptionInfo,
+    TopicSettings,
+)
 
 
 class Message(NamedTuple):
@@ -155,7 +166,32 @@ class Client:
             "nack", what, member, delay_ms=round(delay_s * 1000), counted=counted, **where
         )
 
+    # --- subscriptions by name ----------------------------------------------------------------
+
+    def seek(self, start: Start, subscriber: str = "billing", topic: str = "orders") -> Sought:
+        return self.driver.call("seek", topic, subscriber, start)
+
+    def release_parked(self, ranges: list[Range] | None = None, topic: str = "orders") -> int:
+        return self.driver.call("release_parked", topic, "billing", ranges)
+
+    def drop_parked(self, ranges: list[Range] | None = None, topic: str = "orders") -> int:
+        return self.driver.call("drop_parked", topic, "billing", ranges)
+
+    def purge(self, topic: str = "orders") -> int:
+        return self.driver.call("purge_topic", topic)
+
     # --- looking ----------------------------------------------------------------------------
+
+    def peek(
+        self, start: Start, count: int = 10_000, *, topic: str = "orders", max_bytes: int = MIB
+    ) -> Messages:
+        self.driver.settle()
+        bounds = {"max_messages": count, "max_bytes": max_bytes}
+        return Messages(self.driver.call("peek", topic, start, **bounds))
+
+    def info(self, subscriber: str = "billing", topic: str = "orders") -> SubscriptionInfo:
+        self.driver.settle()
+        return self.driver.call("subscription", topic, subscriber)
 
     def kept(self, topic: str = "orders") -> int:
         """How many messages the topic keeps."""
@@ -165,6 +201,23 @@ class Client:
     def status(self) -> Any:
         self.driver.settle()
         return self.driver.call("status")
+
+
+class Restarting(Client):
+    """A client of an engine that restarts when the test says so."""
+
+    crash = False
+
+    def restart(self) -> None:
+        self.driver.settle()
+        self.driver.restart(crash=self.crash)
+
+    def comes_back(self, member: bytes = b"a", name: str | None = "billing") -> None:
+        """Register again, as a client does that has lost its connection."""
+        self.register(member, name)
+
+
+Make = Callable[..., Restarting]
 
 
 def ranges_of(messages: Messages) -> list[Range]:

@@ -168,6 +168,8 @@ class TestJournal(MemoryJournal):
         self.heads: list[BatchHead] = []
         self.records: list[Record] = []
         self.released: list[int] = []
+        self.asked: list[int] = []
+        """The places that were to be read."""
         self.commits = 0
         self._waiting: list[Callable[[], None]] = []
         self._reads: list[Callable[[], None]] = []
@@ -177,9 +179,11 @@ class TestJournal(MemoryJournal):
             raise DiskFull(size=self.taken, limit=self.max_bytes)
         super().check_room(size, is_reserved=is_reserved)
 
-    def append_batch(self, head: BatchHead, batch: Buffer) -> int:
+    def append_batch(self, head: BatchHead, batch: Buffer, also: Record | None = None) -> int:
         self.heads.append(head)
-        return super().append_batch(head, batch)
+        if also is not None:
+            self.records.append(also)
+        return super().append_batch(head, batch, also)
 
     def append(self, record: Record) -> None:
         self.records.append(record)
@@ -192,6 +196,7 @@ class TestJournal(MemoryJournal):
             done()
 
     def read(self, places: Sequence[int], done: Callable[[list[Buffer | Damaged]], None]) -> None:
+        self.asked += places
         bodies = bodies_of(super().read, places)
         for index, place in enumerate(places):
             if place in self.damaged:
@@ -205,6 +210,17 @@ class TestJournal(MemoryJournal):
         places = list(places)
         self.released += places
         super().release(places)
+
+    @property
+    def places(self) -> list[int]:
+        """Where there are batches."""
+        return list(self._batches)
+
+    def move(self, place: int) -> int:
+        """Have a batch elsewhere; where."""
+        self._batches[self._next_place] = self._batches.pop(place)
+        self._next_place += 1
+        return self._next_place - 1
 
     @property
     def waiting(self) -> int:
@@ -257,13 +273,13 @@ class RememberingJournal(LaggingJournal):
 
     def __init__(self, runtime: VirtualRuntime, max_bytes: int) -> None:
         super().__init__(runtime, max_bytes)
-        self.log: list[Record | tuple[BatchHead, int]] = []
+        self.log: list[Record | tuple[BatchHead, int, Record | None]] = []
         self.durable = 0
         self.released: list[int] = []
 
-    def append_batch(self, head: BatchHead, batch: Buffer) -> int:
-        place = super().append_batch(head, batch)
-        self.log.append((head, place))
+    def append_batch(self, head: BatchHead, batch: Buffer, also: Record | None = None) -> int:
+        place = super().append_batch(head, batch, also)
+        self.log.append((head, place, also))
         return place
 
     def append(self, record: Record) -> None:
@@ -300,9 +316,9 @@ class RememberingJournal(LaggingJournal):
         folded = FoldedRecords(window=window)
         for entry in log:
             if isinstance(entry, tuple):
-                head, place = entry
+                head, place, also = entry
                 body = self._batches.get(place, b"released")
-                folded.append_batch(head, memoryview(body).nbytes, place)
+                folded.append_batch(head, memoryview(body).nbytes, place, also)
             else:
                 folded.append(entry)
         folded.release(self.released)

@@ -4,11 +4,10 @@ Each test ends the engine twice: in good order, and as if it had been killed.
 """
 
 import random
-from collections.abc import Callable, Iterator
 
 import pytest
-from engine_client import Client, Messages, part, ranges_of, session_id
-from engine_drivers import DURABLE_ENGINES, Factory, Pending
+from engine_client import Make, Messages, Restarting, part, ranges_of, session_id
+from engine_drivers import Pending
 
 from mbctl import batch as batches
 from mbctl.errors import (
@@ -20,47 +19,6 @@ from mbctl.errors import (
     TopicNotFound,
 )
 from mbctl.model import Limits
-
-
-class Restarting(Client):
-    """A client of an engine that restarts when the test says so."""
-
-    crash = False
-
-    def restart(self) -> None:
-        self.driver.settle()
-        self.driver.restart(crash=self.crash)
-
-    def comes_back(self, member: bytes = b"a", name: str | None = "billing") -> None:
-        """Register again, as a client does that has lost its connection."""
-        self.register(member, name)
-
-
-Make = Callable[..., Restarting]
-
-
-@pytest.fixture(params=DURABLE_ENGINES, ids=lambda name: name.replace(" ", "-"))
-def engine(request: pytest.FixtureRequest) -> Factory:
-    """An engine that promises to be durable."""
-    return DURABLE_ENGINES[request.param]
-
-
-@pytest.fixture(params=[False, True], ids=["closed", "killed"])
-def make(engine: Factory, request: pytest.FixtureRequest) -> Iterator[Make]:
-    """Makes clients of new durable engines that have one topic, ``orders``, and closes them."""
-    made = []
-
-    def make(**options: object) -> Restarting:
-        client = Restarting(engine(**options))
-        assert "durable" in client.driver.capabilities
-        client.crash = request.param
-        client.create_topic("orders")
-        made.append(client)
-        return client
-
-    yield make
-    for client in made:
-        client.driver.close()
 
 
 @pytest.fixture

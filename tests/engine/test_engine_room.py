@@ -9,7 +9,8 @@ from engine_client import Client
 from engine_drivers import LocalDriver
 
 from mbctl.errors import DiskFull, OffsetOutOfRange
-from mbctl.model import KIB, SubscribeOptions, TopicSettings
+from mbctl.journal.records import TopicTrimmed
+from mbctl.model import KIB, MIB, SubscribeOptions, TopicSettings
 
 Ask = Callable[[Bench], object]
 
@@ -154,3 +155,61 @@ def test_what_is_refused_does_not_keep_the_room_that_it_asked_for() -> None:
             client.driver.call("ack", b"a", "orders", client.topic_ids["orders"], [(5, 9)])
     assert store.disk.used == used
     client.driver.close()
+
+
+def test_dead_letters_of_many_go_only_a_little_beyond_the_bound() -> None:
+    bench = Bench(max_bytes=8 * MIB)
+    client = bench.client
+    client.create_topic("dead")
+    names = [b"%d" % number for number in range(20)]
+    for name in names:
+        client.reader(name, name.decode(), max_deliveries=1, dead_letter="dead")
+    for _ in range(7):
+        bench.send(b"x" * 1000 * KIB)
+    for name in names:
+        client.nack(client.pull(name, 1), name)
+    client.driver.advance(1)
+    assert bench.journal.taken <= bench.journal.max_bytes * 9 // 8
+    assert client.kept("dead") == 2
+    assert sum(client.info(name.decode()).parked for name in names) == len(names) - 2
+
+
+def test_a_batch_of_which_many_messages_die_is_read_once() -> None:
+    bench = Bench()
+    client = bench.client
+    client.create_topic("dead")
+    client.subscribe(max_deliveries=2, dead_letter="dead")
+    bench.send(*[b"x"] * 60)
+    client.nack(client.pull())
+    while client.pull():
+        pass
+    bench.journal.asked.clear()
+    bench.driver.tell("close_member", b"a")
+    client.driver.advance(1)
+    assert client.kept("dead") == 60
+    assert len(bench.journal.asked) == 1
+
+
+def test_what_is_given_up_on_a_full_disk_is_stored_in_order_when_there_is_room() -> None:
+    bench = Bench()
+    client = bench.client
+    client.create_topic("aged", max_age=10.0)
+    client.send(b"x", topic="aged")
+    client.driver.advance(5)
+    client.send(b"y", topic="aged")
+    bench.journal.is_full = True
+    client.driver.advance(20)
+    assert client.kept("aged") == 0
+    bench.journal.is_full = False
+    refused = iter([True])
+    check_room = bench.journal.check_room
+
+    def flickering(size: int, *, is_reserved: bool = False) -> None:
+        if is_reserved and next(refused, False):
+            raise DiskFull(size=1, limit=1)
+        check_room(size, is_reserved=is_reserved)
+
+    bench.journal.check_room = flickering  # type: ignore[method-assign]
+    client.driver.advance(1)
+    trims = [record for record in bench.journal.records if isinstance(record, TopicTrimmed)]
+    assert [trim.first_offset for trim in trims] == [1, 2]
