@@ -376,11 +376,16 @@ def words(type_: inspect.Type) -> str:
         case inspect.DictType():
             return f"map of {words(type_.key_type)} to {words(type_.value_type)}"
         case inspect.ListType(item_type=inspect.TupleType()):
-            assert type_.max_length == 10_000
-            return "ranges"
+            # What a request may hold is bounded.
+            return "list of range" if type_.max_length is None else f"ranges{_bound(type_)}"
         case inspect.ListType():
             return f"list of {words(type_.item_type)}"
     raise AssertionError(type_)
+
+
+def _bound(type_: inspect.ListType) -> str:
+    """Nothing for a list of at most the ranges that the page names."""
+    return "" if type_.max_length == wire.RANGES_MAX == 10_000 else f" up to {type_.max_length}"
 
 
 def described(struct: type[msgspec.Struct]) -> list[list[str]]:
@@ -389,7 +394,9 @@ def described(struct: type[msgspec.Struct]) -> list[list[str]]:
     assert isinstance(info, inspect.StructType)
     rows = []
     for field in info.fields:
-        default = "required" if field.required else json.dumps(msgspec.to_builtins(field.default))
+        factory = field.default_factory
+        value = field.default if factory is msgspec.NODEFAULT else factory()
+        default = "required" if field.required else json.dumps(msgspec.to_builtins(value))
         rows.append([field.name, words(field.type), default.replace("null", "nil")])
     return rows
 
@@ -417,6 +424,7 @@ def test_request_names_the_reply_that_answers_it(request_type: type[wire.Message
     [
         model.TopicSettings,
         model.Subscribed,
+        model.Sought,
         model.TopicInfo,
         model.TopicHolds,
         model.Hold,
@@ -432,6 +440,10 @@ def test_value_table_lists_the_fields(struct: type[msgspec.Struct]) -> None:
     ("heading", "struct"),
     [
         ("Acknowledge is an array:", wire.Acknowledge),
+        (
+            "AtTime is an array: the messages of that time, or the first later ones.",
+            model.AtTime,
+        ),
         ("Piece is an array: messages of one batch that were delivered equally often.", wire.Piece),
     ],
 )

@@ -73,9 +73,8 @@ def test_fixture_is_listed_with_what_it_is(pytester: pytest.Pytester) -> None:
 
 
 def test_example_of_the_manual_passes(pytester: pytest.Pytester) -> None:
-    page = (Path(__file__).parents[1] / "docs" / "python-api.md").read_text(encoding="utf-8")
-    section = page.partition("## In tests")[2]
-    example = section.partition("```python\n")[2].partition("```")[0]
+    page = (Path(__file__).parents[1] / "docs" / "api" / "pytest.md").read_text(encoding="utf-8")
+    example = page.partition("```python\n")[2].partition("```")[0]
     assert "def test_" in example
     pytester.makepyfile(example)
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-W", "error")

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
@@ -11,7 +11,10 @@ from mbctl.actions import text
 from mbctl.actions.output import Output
 
 if TYPE_CHECKING:
-    from mbctl.client.messages import Batch, Message
+    from mbctl.client.pulled import PulledBatch, PulledMessage
+
+    Batch = PulledBatch[Any]
+    Message = PulledMessage[Any]
 
 DISPLAY_LENGTH_MAX = 4_000
 """Characters of a payload that a terminal shows unless asked for more; two screens."""

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, get_args
 import msgspec
 
 from mbctl.actions import text
+from mbctl.actions.places import age_text
 from mbctl.errors import MbctlError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 Form = Literal["auto", "table", "json", "jsonl", "raw"]
 Colour = Literal["auto", "always", "never"]
-Kind = Literal["text", "number", "count", "size", "time", "ago", "seconds"]
+Kind = Literal["text", "number", "count", "size", "time", "ago", "seconds", "age"]
 Row = Mapping[str, Any]
 
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -249,6 +250,8 @@ def cell(column: Column, value: Any, now_ns: int) -> str:
             return text.ago(value, now_ns)
         case "seconds":
             return text.duration(value)
+        case "age":
+            return age_text(value)
         case "text" | "number":
             return text.escape(str(value))
 

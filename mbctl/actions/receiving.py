@@ -3,19 +3,19 @@
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from mbctl.actions import text
 from mbctl.actions.output import Output
 from mbctl.errors import InvalidArgument, NotSubscribed, Timeout
-from mbctl.model import Subscribed
+from mbctl.model import Sought, Start, Subscribed, SubscribeOptions
 
 if TYPE_CHECKING:
     from mbctl import Subscriber
     from mbctl.actions.messages import MessageWriter
     from mbctl.client.messages import Batch
-
-Start = int | Literal["new", "earliest"] | None
 
 PULL_COUNT = 10
 """Messages of a pull that does not say how many: a look, not a flood."""
@@ -28,15 +28,10 @@ def subscribe(
     subscriber: "Subscriber",
     output: Output,
     topic: str,
-    *,
-    start: Start = None,
-    ack_wait: float | None = None,
+    options: SubscribeOptions,
 ) -> Subscribed:
     """Subscribe to a topic and show where the subscription stands."""
-    if ack_wait is None:
-        answer = subscriber.subscribe(topic, start)
-    else:
-        answer = subscriber.subscribe(topic, start, ack_wait=ack_wait)
+    answer = subscriber.subscribe(topic, **msgspec.structs.asdict(options))
     row = {
         "topic": answer.topic,
         "subscriber": answer.subscriber,
@@ -56,6 +51,21 @@ def standing(answer: Subscribed) -> str:
         return f"{who} was subscribed to {topic} before and stays at #{answer.offset}"
     skipped = f", skipping {text.counted(answer.skipped, 'message')}" if answer.skipped else ""
     return f"{who} is subscribed to {topic} from #{answer.offset}{skipped}"
+
+
+def seek(subscriber: "Subscriber", output: Output, topic: str, start: Start) -> None:
+    """Move the subscription of a topic and show where it stands."""
+    show_sought(output, subscriber.seek(topic, start))
+
+
+def show_sought(output: Output, sought: Sought) -> None:
+    """Say where a subscription has been moved to."""
+    gone = ""
+    if sought.skipped:
+        gone = f", {text.counted(sought.skipped, 'message')} before that being gone"
+    who, topic = text.escape(sought.subscriber), text.escape(sought.topic)
+    sentence = f"{who} reads {topic} from #{sought.offset} on{gone}"
+    output.done(msgspec.structs.asdict(sought), sentence)
 
 
 def unsubscribe(subscriber: "Subscriber", output: Output, topic: str) -> None:
@@ -123,7 +133,7 @@ def follow(
     output: Output,
     topics: Sequence[str],
     *,
-    start: Start = None,
+    start: Start | None = None,
     subscribe: bool = False,
 ) -> None:
     """Show messages of several topics as they come, until interrupted.

@@ -1,4 +1,4 @@
-"""What is done with topics: create, list, show, why, delete."""
+"""What is done with topics: create, list, show, why, read, purge, delete."""
 
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -7,11 +7,19 @@ import msgspec
 
 from mbctl.actions import text
 from mbctl.actions.output import Column, Output
+from mbctl.actions.places import age_text
 from mbctl.errors import TopicExists
+from mbctl.model import Start, TopicSettings
 
 if TYPE_CHECKING:
     from mbctl import Admin, Publisher
     from mbctl.model import TopicHolds, TopicInfo
+
+READ_COUNT = 10
+"""Messages of a read that does not say how many: a look, as for a pull."""
+
+# Messages asked for at a time: each may be as large as messages get.
+_READ_CHUNK = 200
 
 LIST_COLUMNS = (
     Column("topic", "TOPIC"),
@@ -31,6 +39,10 @@ SHOW_COLUMNS = (
     Column("subscriptions", "Subscriptions", "count"),
     Column("max_messages", "Messages at most", "count"),
     Column("max_bytes", "Size at most", "size"),
+    Column("max_age", "Age at most", "age"),
+    Column("retain_age", "Kept when read", "age"),
+    Column("retain_bytes", "Size kept when read", "size"),
+    Column("when_full", "When full"),
     Column("durability", "Durability"),
     Column("topic_id", "Topic id", "number"),
     Column("created", "Created", "time"),
@@ -50,16 +62,14 @@ def create_topic(
     client: "Publisher | Admin",
     output: Output,
     topic: str,
-    *,
-    max_messages: int | None = None,
-    max_bytes: int | None = None,
+    settings: TopicSettings,
 ) -> bool:
     """Create a topic and say so; True if it was not there.
 
     Raises:
         TopicExists: it is there with other settings.
     """
-    created = client.create_topic(topic, max_messages=max_messages, max_bytes=max_bytes)
+    created = client.create_topic(topic, **msgspec.structs.asdict(settings))
     what = "created topic" if created else "there is already a topic"
     output.done({"topic": topic, "created": created}, f"{what} {text.escape(topic)}")
     return created
@@ -77,10 +87,46 @@ def delete_topic(client: "Publisher | Admin", output: Output, topic: str) -> Non
     output.done({"topic": topic, "deleted": True}, f"deleted topic {text.escape(topic)}")
 
 
+def purge_topic(admin: "Admin", output: Output, topic: str) -> None:
+    """Give up all messages of a topic, and say so."""
+    count = admin.purge_topic(topic)
+    what = f"{text.counted(count, 'message')} of {text.escape(topic)}"
+    output.done({"topic": topic, "purged": count}, f"gave up {what}")
+
+
+def read_topic(
+    admin: "Admin", output: Output, topic: str, *, start: Start = "earliest", count: int
+) -> int:
+    """Show messages from ``start`` on, without a subscription, until there are ``count``.
+
+    Ends at the end of the topic; returns how many it showed.
+    """
+    shown = 0
+    with output.messages() as writer:
+        while shown < count:
+            peeked = admin.peek(topic, start, min(count - shown, _READ_CHUNK))
+            if peeked.skipped:
+                gone = text.counted(peeked.skipped, "message")
+                output.note(f"{gone} of {text.escape(topic)} were gone before these")
+            if not peeked:
+                break
+            writer.write(peeked)
+            writer.flush()
+            shown += len(peeked)
+            start = peeked.next_offset
+    return shown
+
+
 def list_topics(admin: "Admin", output: Output) -> None:
-    """Show all topics."""
-    rows = [_listed(info) for info in admin.topics()]
-    output.rows(LIST_COLUMNS, rows, empty="no topics; create one with: mbctl topic create NAME")
+    """Show all topics, with their settings for those who want to know more."""
+    infos = admin.topics()
+    rows = [_listed(info) for info in infos]
+    columns = list(LIST_COLUMNS)
+    if output.verbose and not output.as_json:
+        columns.append(Column("settings", "SETTINGS"))
+        for row, info in zip(rows, infos, strict=True):
+            row["settings"] = settings_text(info.settings)
+    output.rows(columns, rows, empty="no topics; create one with: mbctl topic create NAME")
 
 
 def show_topic(admin: "Admin", output: Output, topic: str) -> None:
@@ -88,13 +134,25 @@ def show_topic(admin: "Admin", output: Output, topic: str) -> None:
     info = admin.topic(topic)
     row = {
         **_listed(info),
-        "max_messages": info.settings.max_messages,
-        "max_bytes": info.settings.max_bytes,
+        **msgspec.structs.asdict(info.settings),
         "durability": info.durability,
         "topic_id": info.topic_id,
         "created": info.created,
     }
     output.record(SHOW_COLUMNS, row)
+
+
+def settings_text(settings: TopicSettings) -> str:
+    """The settings that are not the default, as ``topic create`` takes them."""
+    shown = {
+        "max-messages": settings.max_messages,
+        "max-bytes": settings.max_bytes and text.size(settings.max_bytes).replace(" ", ""),
+        "max-age": settings.max_age and age_text(settings.max_age),
+        "retain-age": settings.retain_age and age_text(settings.retain_age),
+        "retain-bytes": settings.retain_bytes and text.size(settings.retain_bytes).replace(" ", ""),
+        "when-full": settings.when_full.replace("_", "-") if settings.when_full != "refuse" else "",
+    }
+    return " ".join(f"{name}={value}" for name, value in shown.items() if value)
 
 
 def why_topic(admin: "Admin", output: Output, topic: str) -> None:
@@ -107,16 +165,22 @@ def why_topic(admin: "Admin", output: Output, topic: str) -> None:
             row["last_pull"] = text.rfc3339(row["last_pull"]) if row["last_pull"] else None
         output.record((), {**msgspec.structs.asdict(holds), "holds": rows})
         return
-    output.note(explanation(holds))
+    is_read = not holds.holds and any(info.durable for info in admin.subscriptions(topic))
+    output.note(explanation(holds, is_read=is_read))
     output.rows(HOLD_COLUMNS, rows)
 
 
-def explanation(holds: "TopicHolds") -> str:
-    """In one sentence, why a topic keeps what it keeps."""
+def explanation(holds: "TopicHolds", *, is_read: bool = False) -> str:
+    """In one sentence, why a topic keeps what it keeps.
+
+    ``is_read`` says that it has durable subscriptions and none of them is behind.
+    """
     name = text.escape(holds.topic)
     if not holds.messages:
         return f"{name} keeps nothing"
     kept = f"{name} keeps {text.counted(holds.messages, 'message')} ({text.size(holds.bytes)})"
+    if is_read:
+        return f"{kept} that all have read, because its retain_age or retain_bytes says so"
     if not holds.holds:
         return f"{kept} because it has no subscription, and without one nothing is reclaimed"
     slowest = holds.holds[0]

@@ -24,6 +24,8 @@ COMMANDS = (
     "subscription",
     "status",
     "ping",
+    "backup",
+    "restore",
     "verify",
     "repair",
     "demo",

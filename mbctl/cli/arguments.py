@@ -1,16 +1,13 @@
 """Arguments and options that several commands take, and how their text is read."""
 
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from mbctl.actions import text
+from mbctl.actions import places, text
 from mbctl.errors import InvalidArgument, MbctlError
-from mbctl.model import check_name
-
-if TYPE_CHECKING:
-    from mbctl.actions.receiving import Start
+from mbctl.model import Start, check_name
 
 
 def complete_topic(incomplete: str) -> list[str]:
@@ -51,37 +48,38 @@ FromOption = Annotated[
     str | None,
     typer.Option(
         "--from",
-        metavar="new|earliest|OFFSET",
-        help="Where a new subscription begins. Default: the first subscription of a topic"
-        " at the earliest kept message, later ones at new messages.",
+        metavar=places.PLACES,
+        help="Where a new subscription begins; TIME is 2026-01-02T03:04:05Z, or 2h for two hours"
+        " ago. Default: the first subscription of a topic at the earliest kept message, later"
+        " ones at new messages.",
         show_default=False,
     ),
 ]
 """Where a subscription begins; see ``parse_start``."""
 
-
-MaxMessages = Annotated[
-    int | None,
-    typer.Option(
-        "--max-messages", metavar="N", min=1, help="Refuse sends above this many unread messages."
-    ),
-]
-"""A topic's bound of messages."""
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+"""Whether to go on without a question."""
 
 
-def parse_start(start: str | None) -> "Start":
+def parse_start(start: str | None) -> Start | None:
     """Read ``--from``."""
-    if start is None:
-        return None
-    if start == "new":
-        return "new"
-    if start == "earliest":
-        return "earliest"
-    if not (start.isascii() and start.isdigit()):
-        raise typer.BadParameter(
-            f"{start!r} is not new, earliest or an offset.", param_hint="'--from'"
-        )
-    return int(start)
+    return None if start is None else parse_place(start, "--from")
+
+
+def parse_place(place: str, option: str) -> Start:
+    """Read a place in a topic, given with ``option``."""
+    try:
+        return places.parse_place(place)
+    except InvalidArgument as error:
+        raise typer.BadParameter(f"{error}.", param_hint=f"'{option}'") from None
+
+
+def parse_age(value: str) -> float:
+    """Read an age such as 7d; for an option's parser."""
+    try:
+        return places.parse_age(value)
+    except InvalidArgument as error:
+        raise typer.BadParameter(f"{error}.") from None
 
 
 def parse_size(value: str) -> int:

@@ -41,6 +41,10 @@ def directory_at(path: str) -> "Directory":
     return Directory(Disk(), Path(path).absolute())
 
 
+def nobody(done: int, total: int) -> None:
+    """Take note of progress where nobody is looking."""
+
+
 def exit_code_of(report: "Report") -> int:
     """What a script is told about a directory that was only looked at."""
     return exit_codes.OK if report.is_whole else exit_codes.CHECK_FAILED
@@ -63,6 +67,14 @@ def show(output: Output, report: "Report") -> None:
             "restore the directory from a copy, or give up what is lost with: "
             f"mbctl repair --accept-loss {shlex.quote(report.directory)}"
         )
+
+
+def show_restored(output: Output, report: "Report") -> None:
+    """Show what was restored, and how to go on with it."""
+    output.record(_COLUMNS, report.as_row())
+    if not output.as_json:
+        directory = shlex.quote(report.directory)
+        output.note(f"restored; serve it with: mbctl server --data {directory}")
 
 
 def _details(report: "Report") -> Iterator[Row]:

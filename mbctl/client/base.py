@@ -5,7 +5,6 @@ answer. It does no I/O: the sync face runs it on a blocking socket, the asyncio 
 stream, and each public method is one line that runs a flow.
 """
 
-import os
 from collections.abc import Generator
 from itertools import count
 from typing import Any, TypeVar
@@ -56,25 +55,14 @@ class ClientBase:
         self.was_retried = False
         """Whether the request that a flow is told the answer to was sent more than once."""
         self._ids = count(1)
-        self._process = os.getpid()
 
     @property
     def server(self) -> str:
         """The server's address."""
         return str(self.address)
 
-    def _notice_fork(self) -> None:
-        """In a child process, begin as another client: the connection is the parent's."""
-        if self._process != os.getpid():
-            self._process = os.getpid()
-            self._leave_parent()
-            self._forked()
-
-    def _leave_parent(self) -> None:
-        """Let go of the connection, which is the parent process's."""
-
-    def _forked(self) -> None:
-        """Give up what is the parent process's."""
+    def _in_child(self) -> None:
+        """In the child of a fork, begin as another client: the connection is the parent's."""
 
     def opening(self) -> list[wire.Message]:
         """The requests that a new connection begins with, without their ids."""

@@ -1,11 +1,14 @@
 """One blocking connection: requests out, replies in. It reconnects to nothing."""
 
+import select
 import socket
 import time
 from contextlib import suppress
 
+from mbctl import forks
 from mbctl.batch import Buffer
 from mbctl.client.address import Address, lost
+from mbctl.client.bell import Bell
 from mbctl.client.deadline import Deadline
 from mbctl.errors import ConnectionLost, InvalidArgument, MbctlError
 from mbctl.model import KIB, MIB
@@ -33,6 +36,7 @@ class Channel:
         self._unwanted: set[int] = set()
         self.replies: dict[int, Message] = {}
         """Replies that have come and nobody has taken, by request id."""
+        forks.watch(self)
 
     @classmethod
     def connect(cls, address: Address, timeout: float) -> "Channel":
@@ -54,6 +58,10 @@ class Channel:
 
     def close(self) -> None:
         """Let go of the socket; the server releases the leases."""
+        self._socket.close()
+
+    def _in_child(self) -> None:
+        # The connection is the parent's: it goes on, and ends there.
         self._socket.close()
 
     def write(self, buffers: list[Buffer] | list[bytes], deadline: Deadline) -> None:
@@ -98,6 +106,14 @@ class Channel:
             raise deadline.timeout("the answer") from error
         except OSError as error:
             raise lost(self._address, error) from error
+
+    def is_there(self, bell: Bell, deadline: Deadline) -> bool:
+        """Wait until something comes or time is up; False if ``bell`` was rung before that."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        poll.register(bell, select.POLLIN)
+        ready = poll.poll(max(deadline.remaining, 0) * 1000)
+        return [descriptor for descriptor, _ in ready] != [bell.fileno()]
 
     def poll(self) -> None:
         """Take what has come already into ``replies``, without waiting.

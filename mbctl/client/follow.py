@@ -1,9 +1,12 @@
 """The loop behind ``Subscriber.follow``: always one pull under way for each topic."""
 
 from collections.abc import Generator
+from functools import partial
 from math import inf
+from threading import get_ident
 from typing import TYPE_CHECKING
 
+from mbctl import forks
 from mbctl.client.channel import Channel
 from mbctl.client.deadline import Deadline
 from mbctl.client.messages import Batch, Message
@@ -28,22 +31,62 @@ class Follow:
         self._pulls: dict[int, str] = {}
         self._channel: Channel | None = None
         """The connection that ``_pulls`` were sent on."""
+        self._batch: Batch | None = None
+        """The batch that is yielded now."""
+        self._thread = 0
+        """Where the last batch was asked for."""
+        forks.watch(self)
+
+    def _in_child(self) -> None:
+        # What was pulled is the parent's; the child's loop goes on with what it pulls itself.
+        self._batch = None
+        self._pulls = {}
+        self._channel = None
 
     def messages(self) -> Generator[Message, None, None]:
         """Yield messages until the caller stops asking."""
-        batch: Batch | None = None
+        subscriber = self._subscriber
+        # A follow is endless; each attempt and each reconnect has a time of its own.
+        endless = Deadline(inf)
         yielded_next = 0
         try:
             while True:
-                batch = self._next_batch()
+                self._thread = get_ident()
+                batch = self._batch = subscriber._in_turn(self._next_batch, endless)
                 yielded_next = 0
                 for message in batch:
                     yielded_next = message.offset + 1
                     yield message
-                self._finish(batch)
-                batch = None
+                    if self._batch is None:
+                        break
+                else:
+                    subscriber._in_turn(partial(self._finish, batch), endless)
+                self._batch = None
         finally:
-            self._leave(batch, yielded_next)
+            # A loop may end as garbage, in the middle of anything and in any thread.
+            is_here = self._thread == get_ident()
+            subscriber._leave_loop(partial(self._leave, self._batch, yielded_next), now=is_here)
+
+    def restart(self, topic: str) -> None:
+        """Go on with ``topic`` from where its subscription has been moved to.
+
+        What the pulls under way were granted is given back: it may be from after that.
+        """
+        if self._batch is not None and self._batch.topic == topic:
+            self._batch = None
+        channel = self._subscriber._channel
+        if channel is None or channel is not self._channel:
+            return
+        pulls = {id_: of for id_, of in self._pulls.items() if of == topic}
+        for id_ in pulls:
+            del self._pulls[id_]
+        try:
+            self._end_pulls(channel, pulls)
+        except BaseException as error:
+            # As when leaving: what was pulled comes back with the connection.
+            self._subscriber._drop_channel()
+            if not isinstance(error, MbctlError):
+                raise
 
     # --- pulls ------------------------------------------------------------------------------------
 
@@ -57,7 +100,6 @@ class Follow:
 
     def _next_reply(self) -> Batch:
         subscriber = self._subscriber
-        # A follow is endless; each attempt and each reconnect has a time of its own.
         endless = Deadline(inf)
         topic, reply = subscriber._surviving(self._take, endless)
         batch = subscriber.take_reply(topic, reply)
@@ -133,16 +175,17 @@ class Follow:
         try:
             if batch is not None and rest:
                 self._give_back(channel, batch.topic, batch.topic_id, rest)
-            self._end_pulls(channel)
+            pulls, self._pulls = self._pulls, {}
+            self._end_pulls(channel, pulls)
         except BaseException as error:
             # Closing gives everything back as well, it only counts as a delivery.
             subscriber._drop_channel()
             if not isinstance(error, MbctlError):
                 raise
 
-    def _end_pulls(self, channel: Channel) -> None:
+    def _end_pulls(self, channel: Channel, pulls: dict[int, str]) -> None:
+        """End ``pulls``, and give back what they were answered with."""
         deadline = Deadline(_LEAVE_S)
-        pulls, self._pulls = self._pulls, {}
         for id_ in pulls:
             self._write(channel, wire.Cancel(0, id_))
         for id_, topic in pulls.items():

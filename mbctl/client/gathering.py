@@ -31,6 +31,10 @@ class Gatherer:
 
     def __init__(self, limits: Limits) -> None:
         self._keep_to(limits)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin with nothing gathered and nothing sent."""
         self._gathered: dict[str, _Gathered] = {}
         self._sends: list[PendingSend] = []
         self._refused: list[PendingSend] = []

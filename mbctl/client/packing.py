@@ -1,21 +1,27 @@
 """From what a user passes to the bytes of a batch, with the limits checked."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mbctl import batch as batches
 from mbctl.errors import BatchTooLarge, InvalidArgument
-from mbctl.model import KIB, Limits
+from mbctl.model import KIB, AtTime, Limits, Range
 from mbctl.wire import messages as wire
 
 Payload = bytes | bytearray | memoryview | str
 Key = bytes | str
 HeadersLike = Mapping[str, str]
+StartLike = int | str | datetime | AtTime
+"""A place in a topic: an offset, ``"new"``, ``"earliest"``, or a time."""
 
 # What a frame holds beside its batch: verb, numbers, topic; arbitrary, far above it.
 _FRAME_HEAD_BYTES = 1 * KIB
 # Far above what the server takes as a wait or delay, and it fits a request as milliseconds.
 _SECONDS_MAX = 1e12
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def to_bytes(value: Payload, what: str = "payload") -> bytes:
@@ -57,6 +63,41 @@ def to_ms(seconds: float, what: str) -> int:
     if not -_SECONDS_MAX <= seconds <= _SECONDS_MAX:
         raise InvalidArgument(reason=f"{what} is a number of seconds, not {seconds}")
     return round(seconds * 1000)
+
+
+def to_start(start: StartLike) -> int | str | AtTime:
+    """``start`` as a request carries it. A time without a zone is the local one.
+
+    Raises:
+        InvalidArgument: it is no place in a topic.
+    """
+    if isinstance(start, datetime):
+        microseconds = (start.astimezone(UTC) - _EPOCH) // _MICROSECOND
+        return AtTime(microseconds * 1000)
+    if isinstance(start, bool) or not isinstance(start, int | str | AtTime):
+        raise InvalidArgument(
+            reason=f"a place in a topic is an offset, 'new', 'earliest' or a datetime, not {start}"
+        )
+    return start
+
+
+def to_ranges(offsets: Iterable[int] | None) -> list[Range] | None:
+    """``offsets`` as ranges, neighbours joined; None for all there are.
+
+    Raises:
+        InvalidArgument: one of them is no offset.
+    """
+    if offsets is None:
+        return None
+    ranges: list[Range] = []
+    for offset in sorted(set(offsets)):
+        if not isinstance(offset, int) or offset < 0:
+            raise InvalidArgument(reason=f"an offset is a number from 0 on, not {offset!r}")
+        if ranges and ranges[-1][1] == offset:
+            ranges[-1] = (ranges[-1][0], offset + 1)
+        else:
+            ranges.append((offset, offset + 1))
+    return ranges
 
 
 def to_frame(request: wire.Message) -> bytes:

@@ -38,8 +38,7 @@ class Pipeline(Gatherer):
             return
         self._gathered.clear()
         if not self._publisher.is_connected:
-            with self._publisher._lock:
-                self._publisher._give_up(self._sends)
+            self._publisher._abandon(self._sends)
 
     def send(
         self,
@@ -82,8 +81,7 @@ class Pipeline(Gatherer):
             self._send_gathered(topic)
         publisher = self._publisher
         try:
-            with publisher._lock:
-                publisher._wait_for(self._sends, Deadline(publisher.timeout))
+            publisher._wait_for(self._sends, Deadline(publisher.timeout))
         finally:
             self._collect()
             self._sends.clear()
@@ -95,7 +93,6 @@ class Pipeline(Gatherer):
 
     def _send_part(self, part: Part) -> None:
         publisher = self._publisher
-        with publisher._lock:
-            self._sends.append(publisher._submit(*part, Deadline(publisher.timeout)))
+        self._sends.append(publisher._submit(*part, Deadline(publisher.timeout)))
         if self._is_to_flush():
             self.flush()

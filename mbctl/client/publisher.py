@@ -1,11 +1,12 @@
 """The sync Publisher."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from threading import RLock
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from mbctl.client import packing
 from mbctl.client.base import settings_of
+from mbctl.client.bell import Bell
 from mbctl.client.channel import Channel
 from mbctl.client.deadline import Deadline
 from mbctl.client.packing import Key, Payload
@@ -13,21 +14,29 @@ from mbctl.client.pipeline import Pipeline
 from mbctl.client.publishing import PublisherBase, unknown
 from mbctl.client.sync import SyncClient
 from mbctl.client.window import PendingSend
-from mbctl.errors import MbctlError, OutcomeUnknown
-from mbctl.model import Receipt
+from mbctl.errors import MbctlError
+from mbctl.model import KIB, Receipt
+
+# How much of what threads have queued is written at once; arbitrary, measure.
+_WRITE_BYTES = 256 * KIB
 
 
 class Publisher(PublisherBase, SyncClient):
     """Sends messages. Each object is a session of its own; ``name`` is only a label.
 
     A send is numbered, so one that is repeated after a lost connection is stored once.
-    May be shared by threads.
+    May be shared by threads: their sends go out in the order of the calls and share the window.
     """
 
     def __init__(
         self, server: str = "127.0.0.1:5555", name: str | None = None, *, timeout: float = 30.0
     ) -> None:
-        self._lock = RLock()
+        self._queue: deque[PendingSend] = deque()
+        """What threads have to send; who has the turn sends it, in this order."""
+        self._given_up: deque[PendingSend] = deque()
+        """Sends that nobody waits for any more; who has the turn next forgets them."""
+        self._bell: Bell | None = None
+        """Rung by a pipeline's thread for who has the turn; made once threads have met."""
         super().__init__(server, name, timeout)
 
     # --- verbs --------------------------------------------------------------------------------
@@ -42,8 +51,7 @@ class Publisher(PublisherBase, SyncClient):
             TopicExists: it exists with other settings, or at all if not ``exist_ok``.
             InvalidName, LimitExceeded, NotSupported: the server refuses it.
         """
-        with self._lock:
-            return self._run(self._create_topic(topic, settings_of(**settings), exist_ok))
+        return self._run(self._create_topic(topic, settings_of(**settings), exist_ok))
 
     def delete_topic(self, topic: str) -> None:
         """Delete a topic with its messages and subscriptions.
@@ -51,8 +59,7 @@ class Publisher(PublisherBase, SyncClient):
         Raises:
             TopicNotFound: there is none.
         """
-        with self._lock:
-            self._run(self._delete_topic(topic))
+        self._run(self._delete_topic(topic))
 
     def send(
         self,
@@ -94,10 +101,8 @@ class Publisher(PublisherBase, SyncClient):
         batch = packing.pack(
             listed, packing.to_keys(keys), packing.to_headers(headers), self.limits
         )
-        deadline = Deadline(self.timeout)
-        with self._lock:
-            send = self._submit(topic, batch, len(listed), deadline)
-            self._wait_for([send], deadline)
+        send = self._queued(topic, batch, len(listed))
+        self._wait_for([send], Deadline(self.timeout))
         if isinstance(send.answer, MbctlError):
             raise send.answer
         assert send.answer is not None
@@ -105,78 +110,127 @@ class Publisher(PublisherBase, SyncClient):
 
     def pipeline(self) -> Pipeline:
         """Send many messages without waiting for each; leaving its block waits for all."""
-        return Pipeline(self)
+        pipeline = Pipeline(self)
+        self._pipelines.add(pipeline)
+        return pipeline
 
     def close(self) -> None:
         """Close the connection. Sends without an answer are not repeated any more."""
-        with self._lock:
-            super().close()
-            self._give_up(list(self._window))
+        super().close()
+
+    def _close(self) -> None:
+        super()._close()
+        self._give_up(list(self._window))
+        self._bell = None
 
     # --- sending ------------------------------------------------------------------------------
 
-    def _reopened(self, channel: Channel, deadline: Deadline) -> None:
-        for sends, are_more in self._bursts():
-            for send in sends:
-                channel.write(self._frame_of(send), deadline)
-            while are_more and sends and sends[0] in self._window:
-                channel.read(deadline)
-                self._note_answers(channel)
-
-    def _forked(self) -> None:
-        super()._forked()
-        self._lock = RLock()
-
-    def _drop_channel(self) -> None:
-        if self._channel is not None:
-            self._note_answers(self._channel)
-        super()._drop_channel()
-
-    def _submit(self, topic: str, batch: bytes, count: int, deadline: Deadline) -> PendingSend:
-        """Number a send and write it; its answer comes later."""
+    def _queued(self, topic: str, batch: bytes, count: int) -> PendingSend:
+        """Queue a send, behind those of other threads. ``_work_until`` is to follow."""
         packing.to_text(topic, "topic")
-        self._notice_fork()
-        while self._window.is_full(self.limits):
-            self._take_answers(deadline)
-        send = self._window.add(topic, batch, count)
-        try:
-            self._surviving(lambda channel: self._write_once(send, channel, deadline), deadline)
-        except BaseException as error:
-            self._window.drop(send)
-            if send.first_tried is not None and isinstance(error, MbctlError):
-                raise OutcomeUnknown(what=f"the send to {topic!r}") from error
-            raise
+        send = PendingSend(topic, batch, count)
+        self._queue.append(send)
         return send
 
-    def _write_once(self, send: PendingSend, channel: Channel, deadline: Deadline) -> None:
-        # A new connection has written it already, if an earlier attempt had begun to.
-        if send.first_tried is None:
-            channel.write(self._frame_of(send), deadline)
+    def _submit(self, topic: str, batch: bytes, count: int, deadline: Deadline) -> PendingSend:
+        """Number a send and write it; its answer comes later.
+
+        Raises:
+            OutcomeUnknown: it was written, maybe, and nothing will repeat it.
+            ConnectionLost, Timeout: it was not.
+        """
+        send = self._queued(topic, batch, count)
+        bell = self._bell
+        if bell is not None and self._turn.owner is not None:
+            # Single sends wait for the next answer to go out together, which is cheaper; a
+            # pipeline has more to send than one batch for each answer.
+            bell.ring()
+        self._work_until(lambda: send.sequence > 0, [send], deadline)
+        return send
 
     def _wait_for(self, sends: list[PendingSend], deadline: Deadline) -> None:
         """Wait until all of ``sends`` are answered.
 
-        Raises:
-            OutcomeUnknown: some are not; nothing will repeat them any more.
+        Raises: as ``_submit``; OutcomeUnknown also if it was closed meanwhile.
         """
-        try:
-            for send in sends:
-                while send.answer is None and send in self._window:
-                    self._take_answers(deadline)
-        except BaseException as error:
-            self._give_up(sends)
-            if not isinstance(error, MbctlError):
-                raise
-            raise unknown(sends) from error
+
+        def are_settled() -> bool:
+            # Answers come in order, mostly: the last one tells soonest that they are not.
+            return all(map(self._is_settled, reversed(sends)))
+
+        self._work_until(are_settled, sends, deadline)
         if any(send.answer is None for send in sends):
-            # The publisher was closed meanwhile.
             raise unknown(sends)
 
+    def _is_settled(self, send: PendingSend) -> bool:
+        """Whether ``send`` is answered, or nobody will ask for its answer any more."""
+        return send.answer is not None or (send.sequence > 0 and send not in self._window)
+
+    def _work_until(
+        self, is_done: Callable[[], bool], sends: list[PendingSend], deadline: Deadline
+    ) -> None:
+        """Work at the connection until ``is_done``, or let the thread do so whose turn it is.
+
+        Raises: what kept ``sends`` from that, which are given up then.
+        """
+        try:
+            self._in_turn(lambda: self._work(is_done, deadline), deadline, is_done)
+        except BaseException as error:
+            if self._abandon(sends) and isinstance(error, MbctlError):
+                raise unknown(sends) from error
+            raise
+
+    def _work(self, is_done: Callable[[], bool], deadline: Deadline) -> None:
+        self._forget_given_up()
+        while not is_done():
+            if self._queue and not self._window.is_full(self.limits):
+                self._surviving(lambda channel: self._write_queued(channel, deadline), deadline)
+            else:
+                self._take_answers(deadline)
+            if self._turn.waiting:
+                self._turn.wake_done()
+                self._bell = self._bell or Bell()
+
+    def _write_queued(self, channel: Channel, deadline: Deadline) -> None:
+        """Write what is queued, as far as the window has room, or enough of it."""
+        frames: list[bytes] = []
+        size = 0
+        while self._queue and size < _WRITE_BYTES and not self._window.is_full(self.limits):
+            send = self._number_first()
+            # A new connection has written it already, if an earlier attempt was interrupted.
+            if send is not None and send.first_tried is None:
+                frames += self._frame_of(send)
+                size += len(send.batch)
+        if frames:
+            channel.write(frames, deadline)
+
+    def _number_first(self) -> PendingSend | None:
+        """Move the first send from the queue to the window; None if it was given up just now.
+
+        Interrupted between any two steps it is in one of them, or in both.
+        """
+        try:
+            send = self._queue[0]
+        except IndexError:
+            return None
+        if send.sequence == 0:
+            self._window.number(send)
+        try:
+            self._queue.remove(send)
+        except ValueError:
+            self._window.drop(send)
+            return None
+        return send
+
     def _take_answers(self, deadline: Deadline) -> None:
-        """Take at least one answer, sending again on a new connection if need be."""
+        """Wait for answers, sending again on a new connection if need be; or for the bell."""
 
         def take(channel: Channel) -> None:
             if not channel.replies:
+                bell = self._bell
+                if bell is not None and not channel.is_there(bell, deadline):
+                    bell.silence()
+                    return
                 channel.read(deadline)
             self._note_answers(channel)
 
@@ -186,3 +240,50 @@ class Publisher(PublisherBase, SyncClient):
         for id_, reply in channel.replies.items():
             self._note_answer(id_, reply)
         channel.replies.clear()
+
+    # --- giving up ----------------------------------------------------------------------------
+
+    def _abandon(self, sends: list[PendingSend]) -> bool:
+        """Wait for ``sends`` no more, whoever has the turn; whether some have been numbered."""
+        were_numbered = False
+        for send in sends:
+            if send.answer is None:
+                try:
+                    self._queue.remove(send)
+                except ValueError:
+                    # The window is changed only by who has the turn.
+                    self._given_up.append(send)
+                    were_numbered = True
+        return were_numbered
+
+    def _forget_given_up(self, *, is_new: bool = False) -> None:
+        """Do not repeat what was given up. On a new connection none of it is in flight."""
+        while self._given_up:
+            send = self._given_up.popleft()
+            if is_new or self._channel is None:
+                self._window.drop(send)
+            else:
+                self._window.abandon(send)
+
+    # --- the connection -----------------------------------------------------------------------
+
+    def _reopened(self, channel: Channel, deadline: Deadline) -> None:
+        self._forget_given_up(is_new=True)
+        for sends, are_more in self._bursts():
+            for send in sends:
+                channel.write(self._frame_of(send), deadline)
+            while are_more and sends and sends[0] in self._window:
+                channel.read(deadline)
+                self._note_answers(channel)
+
+    def _drop_channel(self) -> None:
+        if self._channel is not None:
+            self._note_answers(self._channel)
+            self._window.disconnected()
+        super()._drop_channel()
+
+    def _in_child(self) -> None:
+        self._queue.clear()
+        self._given_up.clear()
+        self._bell = None
+        super()._in_child()

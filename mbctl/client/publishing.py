@@ -3,8 +3,10 @@
 import os
 import time
 from collections.abc import Iterator
+from weakref import WeakSet
 
 from mbctl.client.base import ClientBase
+from mbctl.client.gathering import Gatherer
 from mbctl.client.window import PendingSend, SendWindow
 from mbctl.errors import OutcomeUnknown, from_wire
 from mbctl.model import check_name
@@ -18,6 +20,7 @@ class PublisherBase(ClientBase):
         self.name = name if name is None else check_name(name)
         self._session = os.urandom(16)
         self._window = SendWindow()
+        self._pipelines: WeakSet[Gatherer] = WeakSet()
         super().__init__(server, timeout)
 
     def opening(self) -> list[wire.Message]:
@@ -41,12 +44,12 @@ class PublisherBase(ClientBase):
     def _bursts(self) -> Iterator[tuple[list[PendingSend], bool]]:
         """What a new connection sends again, in parts, and whether more parts follow.
 
-        That is what was written to one that is gone and has no answer, in order, with its
+        That is what went to one that is gone and has no answer, in order, with its
         old numbers. First one, then twice as many each time, once the first of a part is
         answered: where connections do not last for the whole window, each still gets some
         answers.
         """
-        sends = [send for send in self._window if send.first_tried is not None]
+        sends = list(self._window)
         burst = 1
         while sends:
             part, sends = sends[:burst], sends[burst:]
@@ -65,9 +68,13 @@ class PublisherBase(ClientBase):
         for send in sends:
             self._window.drop(send)
 
-    def _forked(self) -> None:
+    def _in_child(self) -> None:
+        # Sends without an answer are the parent's, and so is what its pipelines have gathered.
         self._session = os.urandom(16)
         self._window = SendWindow()
+        for pipeline in list(self._pipelines):
+            pipeline._begin()
+        super()._in_child()
 
 
 def unknown(sends: list[PendingSend]) -> OutcomeUnknown:

@@ -41,7 +41,7 @@ class PulledMessage(msgspec.Struct, Generic[B], frozen=True, eq=False, gc=False)
 class PulledBatch(Generic[M]):
     """The messages of one pull, in the order of their offsets, without the verbs that settle."""
 
-    __slots__ = ("_open", "_parts", "skipped", "topic", "topic_id")
+    __slots__ = ("_open", "_parts", "member", "skipped", "topic", "topic_id")
 
     _message_type: ClassVar[type[PulledMessage[Any]]]
 
@@ -50,6 +50,8 @@ class PulledBatch(Generic[M]):
         self.topic_id = reply.topic_id
         self.skipped = reply.skipped + skipped
         """Messages that this subscription missed before these, because they were gone."""
+        self.member = b""
+        """The id of the subscriber that they were granted to."""
         try:
             self._parts = [(piece, batches.decode(piece.batch)) for piece in reply.pieces]
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -118,6 +120,25 @@ class PulledBatch(Generic[M]):
             else [_NO_HEADERS if headers is None else headers for headers in columns.headers],
             repeat(self),
         )
+
+
+class Peeked(PulledBatch[PulledMessage[Any]]):
+    """Messages as a peek shows them: nobody has them, so there is nothing to settle.
+
+    Their ``deliveries`` are 0.
+    """
+
+    __slots__ = ()
+
+    _message_type = PulledMessage
+
+    def __repr__(self) -> str:
+        return f"<Peeked {self.topic} of {len(self)} messages>"
+
+    def add(self, later: "Peeked") -> None:
+        """Let ``later``, of the same topic, follow on these."""
+        self.skipped += later.skipped
+        self._parts += later._parts
 
 
 def _ranges(parts: list[tuple[Piece, batches.Columns]]) -> list[Range]:

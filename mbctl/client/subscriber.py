@@ -1,7 +1,9 @@
 """The sync Subscriber."""
 
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Callable, Generator
 from contextlib import suppress
+from threading import get_ident
 from types import TracebackType
 from weakref import WeakSet
 
@@ -9,23 +11,28 @@ from mbctl.client.channel import Channel
 from mbctl.client.deadline import Deadline
 from mbctl.client.follow import Follow
 from mbctl.client.messages import Batch, Message
+from mbctl.client.packing import StartLike
 from mbctl.client.subscribing import SubscriberBase, bounded_wait, topics_to_follow
 from mbctl.client.sync import SyncClient
-from mbctl.errors import NotSubscribed, RequestRefused, TopicNotFound
-from mbctl.model import Range, Subscribed
+from mbctl.errors import InvalidArgument, NotSubscribed, RequestRefused, TopicNotFound
+from mbctl.model import Range, Sought, Subscribed
 from mbctl.wire import messages as wire
 
 
 class Subscriber(SubscriberBase[Batch], SyncClient):
     """Reads messages. With a ``name`` it is durable; without one it is ephemeral.
 
-    Processes that share a name share its messages. Not for several threads at once.
+    Processes that share a name share its messages. Threads may use it one after the other; a
+    call while another thread is inside one raises InvalidArgument.
     """
 
     def __init__(
         self, server: str = "127.0.0.1:5555", name: str | None = None, *, timeout: float = 30.0
     ) -> None:
         self._following: WeakSet[Generator[Message, None, None]] = WeakSet()
+        self._follows: WeakSet[Follow] = WeakSet()
+        self._leavings: deque[Callable[[], None]] = deque()
+        """Ends of loops that the next call has to see to."""
         super().__init__(server, name, timeout)
 
     def __exit__(
@@ -43,6 +50,8 @@ class Subscriber(SubscriberBase[Batch], SyncClient):
 
     def close(self) -> None:
         """Close the connection. What is not acknowledged will be delivered again."""
+        if self._turn.owner not in (None, get_ident()):
+            raise self._is_elsewhere()
         self._end_following()
         self._unsettled.clear()
         self._carried.clear()
@@ -53,7 +62,7 @@ class Subscriber(SubscriberBase[Batch], SyncClient):
     def subscribe(
         self,
         topic: str,
-        start: int | str | None = None,
+        start: StartLike | None = None,
         *,
         ack_wait: float = 30.0,
         max_deliveries: int | None = None,
@@ -62,8 +71,10 @@ class Subscriber(SubscriberBase[Batch], SyncClient):
         """Subscribe to a topic, or keep the place in it and apply the options.
 
         ``start`` is None (the first subscription begins at the earliest message, later
-        ones at new), "new", "earliest" or an offset. A message pulled and not acknowledged
-        within ``ack_wait`` seconds is delivered again.
+        ones at new), "new", "earliest", an offset, or a datetime (a local one if it has no
+        zone). A message pulled and not acknowledged within ``ack_wait`` seconds is delivered
+        again. One that was delivered ``max_deliveries`` times moves to the topic
+        ``dead_letter``; without that it is parked.
 
         Raises:
             TopicNotFound, OffsetOutOfRange, InvalidArgument, LimitExceeded, NotSupported
@@ -86,6 +97,26 @@ class Subscriber(SubscriberBase[Batch], SyncClient):
         """
         self._run(self._unsubscribe(topic))
 
+    def seek(self, topic: str, start: StartLike) -> Sought:
+        """Move the subscription to ``start``, back or forward; where it stands then.
+
+        What was pulled before is not acknowledged any more, neither by the next pull nor by
+        ``ack()``. A loop over ``follow`` goes on from the new place.
+
+        Raises:
+            TopicNotFound, SubscriptionNotFound: there is no such thing.
+            OffsetOutOfRange, InvalidArgument: there is no such place.
+        """
+        deadline = Deadline(self.timeout)
+
+        def move() -> Sought:
+            sought = self._answer_of(self._seek(topic, start), deadline)
+            for follow in list(self._follows):
+                follow.restart(topic)
+            return sought
+
+        return self._in_turn(move, deadline)
+
     def pull(
         self,
         topic: str,
@@ -105,18 +136,23 @@ class Subscriber(SubscriberBase[Batch], SyncClient):
             ConnectionLost, Timeout: the server did not answer within ``wait`` and the timeout.
         """
         wait = bounded_wait(wait)
-        request = self.pull_request(topic, max_messages, max_bytes, wait)
-        try:
-            batch = self.take_reply(topic, self._run(self._pull(request), wait + self.timeout))
-        except RequestRefused as error:
-            self._pull_refused(topic, error)
-            raise
-        except BaseException:
-            # What the server may have granted is given back with the connection.
-            self._drop_channel()
-            raise
-        self._take_pulled(batch, auto_ack)
-        return batch
+        deadline = Deadline(wait + self.timeout)
+
+        def pull_now() -> Batch:
+            request = self.pull_request(topic, max_messages, max_bytes, wait)
+            try:
+                batch = self.take_reply(topic, self._answer_of(self._pull(request), deadline))
+            except RequestRefused as error:
+                self._pull_refused(topic, error)
+                raise
+            except BaseException:
+                # What the server may have granted is given back with the connection.
+                self._drop_channel()
+                raise
+            self._take_pulled(batch, auto_ack)
+            return batch
+
+        return self._in_turn(pull_now, deadline)
 
     def follow(self, *topics: str) -> Generator[Message, None, None]:
         """All messages of these topics as they come, endlessly, acknowledging as you go.
@@ -127,7 +163,9 @@ class Subscriber(SubscriberBase[Batch], SyncClient):
 
         Raises: as ``pull``.
         """
-        messages = Follow(self, topics_to_follow(topics)).messages()
+        follow = Follow(self, topics_to_follow(topics))
+        messages = follow.messages()
+        self._follows.add(follow)
         self._following.add(messages)
         return messages
 
@@ -160,6 +198,33 @@ class Subscriber(SubscriberBase[Batch], SyncClient):
         """Renew the lease."""
         return self._run(self._settle_extend(batch, ranges))
 
+    # --- threads, and the end of loops ----------------------------------------------------------
+
+    def _take_turn(self, deadline: Deadline, is_done: Callable[[], bool]) -> bool:
+        if not self._turn.take_now():
+            raise self._is_elsewhere()
+        while self._leavings:
+            self._leavings.popleft()()
+        return True
+
+    def _is_elsewhere(self) -> InvalidArgument:
+        return InvalidArgument(
+            reason="this Subscriber is at work in another thread; "
+            "give each thread a Subscriber of its own, of the same name"
+        )
+
+    def _leave_loop(self, leaving: Callable[[], None], *, now: bool) -> None:
+        """Let a loop be left: ``now`` if no call is under way, else at the next one."""
+        self._leavings.append(leaving)
+        if now and self._turn.owner is None:
+            # Another thread has come first, and has done it.
+            with suppress(InvalidArgument):
+                self._in_turn(_nothing, Deadline(self.timeout))
+
+    def _in_child(self) -> None:
+        self._leavings.clear()
+        super()._in_child()
+
     # --- the connection -------------------------------------------------------------------------
 
     def _new_batch(self, topic: str, reply: wire.Pulled, skipped: int) -> Batch:
@@ -172,3 +237,7 @@ class Subscriber(SubscriberBase[Batch], SyncClient):
             channel.write([wire.encode(request)], deadline)
             channel.reply(request.id, deadline)
             self._replaced.pop()
+
+
+def _nothing() -> None:
+    """Do nothing more than what a turn begins with."""

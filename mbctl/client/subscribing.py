@@ -5,10 +5,10 @@ from abc import abstractmethod
 from typing import Any, Generic, TypeVar
 
 from mbctl.client.base import WAIT_MAX_S, ClientBase, Flow, expect
-from mbctl.client.packing import to_ms
+from mbctl.client.packing import StartLike, to_ms, to_start
 from mbctl.client.pulled import PulledBatch
 from mbctl.errors import InvalidArgument, MbctlError, NotSubscribed, TopicNotFound, from_wire
-from mbctl.model import Range, Subscribed, check_name
+from mbctl.model import Range, Sought, Subscribed, check_name
 from mbctl.wire import messages as wire
 
 B = TypeVar("B", bound=PulledBatch[Any])
@@ -22,12 +22,24 @@ FOLLOW_WAIT_S = 60.0
 class _Place:
     """How far an ephemeral subscription has got, in case the server forgets it."""
 
-    __slots__ = ("ack_wait_ms", "next_offset", "topic_id")
+    __slots__ = ("next_offset", "request", "topic_id")
 
-    def __init__(self, topic_id: int, next_offset: int, ack_wait_ms: int) -> None:
+    def __init__(self, topic_id: int, next_offset: int, request: wire.Subscribe) -> None:
         self.topic_id = topic_id
         self.next_offset = next_offset
-        self.ack_wait_ms = ack_wait_ms
+        self.request = request
+
+    def again(self) -> wire.Subscribe:
+        """The request that goes on from here, with the options that it began with."""
+        asked = self.request
+        return wire.Subscribe(
+            0,
+            asked.topic,
+            self.next_offset,
+            asked.ack_wait_ms,
+            asked.max_deliveries,
+            asked.dead_letter,
+        )
 
 
 class SubscriberBase(ClientBase, Generic[B]):
@@ -38,6 +50,7 @@ class SubscriberBase(ClientBase, Generic[B]):
         self.subscriber = name or ""
         """The name that subscriptions are listed under; ``~`` and digits for an ephemeral one."""
         self._member = os.urandom(16)
+        """The id that leases are granted to; another in the child of a fork."""
         # By topic: what the next pull will acknowledge, and what a pull acknowledges that
         # has no reply yet. The pull after one that failed does so again.
         self._unsettled: dict[str, B] = {}
@@ -59,19 +72,30 @@ class SubscriberBase(ClientBase, Generic[B]):
     def _subscribe(
         self,
         topic: str,
-        start: int | str | None,
+        start: StartLike | None,
         *,
         ack_wait: float,
         max_deliveries: int | None,
         dead_letter: str | None,
     ) -> Flow[Subscribed]:
         ack_wait_ms = to_ms(ack_wait, "ack_wait")
-        request = wire.Subscribe(0, topic, start, ack_wait_ms, max_deliveries, dead_letter)
+        begin = None if start is None else to_start(start)
+        request = wire.Subscribe(0, topic, begin, ack_wait_ms, max_deliveries, dead_letter)
         subscribed = expect(wire.SubscribedReply, (yield request)).subscribed
         if self.name is None:
-            place = _Place(subscribed.topic_id, subscribed.offset, request.ack_wait_ms)
+            place = _Place(subscribed.topic_id, subscribed.offset, request)
             self._places[request.topic] = place
         return subscribed
+
+    def _seek(self, topic: str, start: StartLike) -> Flow[Sought]:
+        sought = expect(wire.SoughtReply, (yield wire.Seek(0, topic, to_start(start)))).sought
+        # What was pulled before is not to be acknowledged: it may come again.
+        for by_topic in (self._unsettled, self._carried, self._gaps):
+            by_topic.pop(topic, None)
+        place = self._places.get(topic)
+        if place is not None:
+            place.next_offset = sought.offset
+        return sought
 
     def _unsubscribe(self, topic: str) -> Flow[None]:
         for by_topic in (self._unsettled, self._carried, self._places):
@@ -82,13 +106,16 @@ class SubscriberBase(ClientBase, Generic[B]):
         return (yield request)
 
     def _settle_ack(self, batch: B, ranges: list[Range]) -> Flow[int]:
+        self._check_own(batch)
         return self._counted(wire.Ack(0, batch.topic, batch.topic_id, ranges))
 
     def _settle_nack(self, batch: B, ranges: list[Range], delay: float) -> Flow[int]:
+        self._check_own(batch)
         delay_ms = to_ms(delay, "delay")
         return self._counted(wire.Nack(0, batch.topic, batch.topic_id, ranges, delay_ms))
 
     def _settle_extend(self, batch: B, ranges: list[Range]) -> Flow[int]:
+        self._check_own(batch)
         return self._counted(wire.Extend(0, batch.topic, batch.topic_id, ranges))
 
     def _counted(self, request: wire.Message) -> Flow[int]:
@@ -100,7 +127,6 @@ class SubscriberBase(ClientBase, Generic[B]):
         self, topic: str, max_messages: int, max_bytes: int | None, wait: float
     ) -> wire.Pull:
         """A pull that carries the acknowledgement of the batch before it."""
-        self._notice_fork()
         if topic in self._unsettled:
             batch = self._unsettled.pop(topic)
             if topic in self._carried:
@@ -122,7 +148,9 @@ class SubscriberBase(ClientBase, Generic[B]):
         self._carried.pop(topic, None)
         if isinstance(reply, wire.Error):
             raise from_wire(reply.code, reply.details)
-        return self._new_batch(topic, expect(wire.Pulled, reply), self._gaps.pop(topic, 0))
+        batch = self._new_batch(topic, expect(wire.Pulled, reply), self._gaps.pop(topic, 0))
+        batch.member = self._member
+        return batch
 
     def _pull_refused(self, topic: str, error: MbctlError) -> None:
         """Note that a pull was refused, and maybe what it would have acknowledged."""
@@ -171,10 +199,7 @@ class SubscriberBase(ClientBase, Generic[B]):
     def opening(self) -> list[wire.Message]:
         """Say hello, register, and go on with ephemeral subscriptions where they were."""
         self._reopening = list(self._places)
-        again = [
-            wire.Subscribe(0, topic, place.next_offset, place.ack_wait_ms)
-            for topic, place in self._places.items()
-        ]
+        again = [place.again() for place in self._places.values()]
         return [*super().opening(), wire.RegisterSubscriber(0, self._member, self.name), *again]
 
     def opened(self, replies: list[wire.Message]) -> None:
@@ -201,10 +226,20 @@ class SubscriberBase(ClientBase, Generic[B]):
             self._gaps[topic] = self._gaps.get(topic, 0) + missed
             place.next_offset = subscribed.offset
 
-    def _forked(self) -> None:
+    def _in_child(self) -> None:
+        # What was pulled is the parent's; the places of an ephemeral subscriber are for both.
         self._member = os.urandom(16)
-        self._unsettled.clear()
-        self._carried.clear()
+        for by_topic in (self._unsettled, self._carried, self._gaps):
+            by_topic.clear()
+        self._replaced.clear()
+        super()._in_child()
+
+    def _check_own(self, batch: B) -> None:
+        """Raise InvalidArgument if ``batch`` was pulled before a fork, by the parent process."""
+        if batch.member is not self._member:
+            raise InvalidArgument(
+                reason="this was pulled in the parent process; only there can it be settled"
+            )
 
 
 def bounded_wait(wait: float) -> float:

@@ -7,13 +7,15 @@ gone connects again, with jittered backoff, inside its own time.
 from collections.abc import Callable
 from threading import get_ident
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, cast
 
+from mbctl import forks
 from mbctl.client.backoff import FIRST_CONNECT_S, LAST_ATTEMPT_S, Backoff, is_survivable
 from mbctl.client.base import ClientBase, Flow
 from mbctl.client.channel import Channel, nap
 from mbctl.client.deadline import Deadline
 from mbctl.client.packing import to_frame
+from mbctl.client.turns import OWNER, Turn
 from mbctl.errors import (
     ConnectionLost,
     InvalidArgument,
@@ -26,14 +28,20 @@ from mbctl.wire import messages as wire
 T = TypeVar("T")
 
 
+def _never() -> bool:
+    """Wait for nothing but the turn."""
+    return False
+
+
 class SyncClient(ClientBase):
     """A client whose calls block. Use it as a context manager, or ``close`` it."""
 
     def __init__(self, server: str, timeout: float) -> None:
         super().__init__(server, timeout)
         self._channel: Channel | None = None
-        self._thread: int | None = None
-        """The thread that is inside a call now."""
+        self._turn = Turn()
+        """Whose call is at work at the connection."""
+        forks.watch(self)
         self._connect(Deadline(min(timeout, FIRST_CONNECT_S)))
 
     def __enter__(self) -> Self:
@@ -49,6 +57,13 @@ class SyncClient(ClientBase):
 
     def close(self) -> None:
         """Close the connection. The object may be used again: it connects anew."""
+        if self._turn.owner == get_ident():
+            # From inside of a call of this thread, as the handler of a signal may.
+            self._drop_channel()
+        else:
+            self._in_turn(self._close, Deadline(self.timeout))
+
+    def _close(self) -> None:
         self._drop_channel()
 
     @property
@@ -65,15 +80,15 @@ class SyncClient(ClientBase):
 
     def _connected(self, deadline: Deadline) -> Channel:
         """The connection, made anew if it is gone."""
-        self._notice_fork()
         if self._channel is not None:
             return self._channel
         # A pull may wait for hours, but not for a server that is gone.
         return self._connect(deadline.within(self.timeout))
 
-    def _leave_parent(self) -> None:
-        self._thread = None
-        self._drop_channel()
+    def _in_child(self) -> None:
+        self._channel = None
+        self._turn = Turn()
+        super()._in_child()
 
     def _connect(self, deadline: Deadline) -> Channel:
         backoff = Backoff()
@@ -108,11 +123,41 @@ class SyncClient(ClientBase):
     def _reopened(self, channel: Channel, deadline: Deadline) -> None:
         """What else a new connection needs; a publisher sends again here."""
 
+    # --- whose turn it is ---------------------------------------------------------------------
+
+    def _in_turn(
+        self, work: Callable[[], T], deadline: Deadline, is_done: Callable[[], bool] = _never
+    ) -> T:
+        """Do ``work`` when no other thread is at work; nothing if it ``is_done`` before that.
+
+        Raises:
+            InvalidArgument: this thread is inside a call of this object already.
+        """
+        turn, thread = self._turn, get_ident()
+        if turn.is_used_by(thread):
+            what = type(self).__name__
+            raise InvalidArgument(reason=f"this {what} is at work in a call below this one")
+        try:
+            return work() if self._take_turn(deadline, is_done) else cast(T, None)
+        finally:
+            # Without a call, so that no Ctrl-C comes in between.
+            if turn.taken == {OWNER: thread}:
+                del turn.taken[OWNER]
+            if turn.waiting:
+                turn.wake_next()
+
+    def _take_turn(self, deadline: Deadline, is_done: Callable[[], bool]) -> bool:
+        """Wait until it is this thread's turn, or ``is_done``, and then False."""
+        return self._turn.take(deadline, is_done)
+
     # --- requests -----------------------------------------------------------------------------
 
     def _run(self, flow: Flow[T], timeout: float | None = None) -> T:
         """Run a verb's flow to its answer, within ``timeout`` or the client's own."""
         deadline = Deadline(self.timeout if timeout is None else timeout)
+        return self._in_turn(lambda: self._answer_of(flow, deadline), deadline)
+
+    def _answer_of(self, flow: Flow[T], deadline: Deadline) -> T:
         try:
             request = next(flow)
             while True:
@@ -156,23 +201,10 @@ class SyncClient(ClientBase):
     def _surviving(self, attempt: Callable[[Channel], T], deadline: Deadline) -> T:
         """Do ``attempt``, again on a new connection while the old ones are lost.
 
-        Raises:
-            InvalidArgument: another thread is inside a call.
+        Whatever stops it midway, a Ctrl-C above all, leaves the connection in an unknown
+        place: it is closed, and the next call begins a new one.
         """
         self.was_retried = False
-        if self._thread not in (None, get_ident()):
-            what = type(self).__name__
-            raise InvalidArgument(reason=f"this {what} is at work in another thread")
-        try:
-            self._thread = get_ident()
-            return self._insist(attempt, deadline)
-        finally:
-            self._thread = None
-
-    def _insist(self, attempt: Callable[[Channel], T], deadline: Deadline) -> T:
-        """Whatever stops an attempt midway, a Ctrl-C above all, leaves the connection in an
-        unknown place: it is closed, and the next call begins a new one.
-        """
         backoff = Backoff()
         while True:
             channel = self._connected(deadline)

@@ -14,8 +14,9 @@ class PendingSend:
 
     __slots__ = ("answer", "batch", "count", "first_tried", "id", "sequence", "told", "topic")
 
-    def __init__(self, sequence: int, topic: str, batch: bytes, count: int) -> None:
-        self.sequence = sequence
+    def __init__(self, topic: str, batch: bytes, count: int) -> None:
+        self.sequence = 0
+        """Its number in the session, from 1 up; 0 until it has one."""
         self.topic = topic
         self.batch = batch
         self.count = count
@@ -63,11 +64,17 @@ class SendWindow:
 
     def add(self, topic: str, batch: bytes, count: int) -> PendingSend:
         """Number a send and keep it until it is answered."""
-        self._sequence += 1
-        send = PendingSend(self._sequence, topic, batch, count)
-        self._pending[send.sequence] = send
-        self._bytes += len(batch)
+        send = PendingSend(topic, batch, count)
+        self.number(send)
         return send
+
+    def number(self, send: PendingSend) -> None:
+        """Give ``send`` the next number, and keep it until it is answered."""
+        assert send.sequence == 0
+        self._sequence += 1
+        self._pending[self._sequence] = send
+        self._bytes += len(send.batch)
+        send.sequence = self._sequence
 
     def written(self, send: PendingSend, id: int, now: float) -> None:
         """Note that ``send`` went out as request ``id``."""
@@ -104,6 +111,10 @@ class SendWindow:
         """Do not repeat ``send``; until it is answered it counts as in flight."""
         if self._pending.pop(send.sequence, None) is not None:
             self._bytes -= len(send.batch)
+
+    def disconnected(self) -> None:
+        """Note that the connection is gone: nothing that was given up is in flight any more."""
+        self._by_id = {id_: send for id_, send in self._by_id.items() if send in self}
 
     def lost(self, send: PendingSend) -> None:
         """Note that ``send`` gets no answer on the connection that it was written to."""

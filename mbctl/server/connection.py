@@ -1,17 +1,17 @@
 """One client's connection: frames in, requests to the engine, replies out.
 
-    data_received → session → requests → _VERBS → engine ─┐
-    writelines ← flush, once a turn ← replies ← done  ◀───┘
+    data_received → session → requests → VERBS → engine ─┐
+    writelines ← flush, once a turn ← replies ← done  ◀──┘
 
-A connection takes no more requests while it is congested: while what it has not read
-yet, or what it has sent and has no answer for, is above its bound. Nothing is dropped;
-the socket is just not read.
+What came is acted on for a share of the loop's time; the rest waits in the line of all
+connections. And a connection is acted on no further while it is full: while what its peer
+has not read yet, or what it has asked and has no answer for, is above its bound. Nothing is
+dropped; the socket is just not read.
 """
 
 import asyncio
 import logging
 import socket
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -25,8 +25,9 @@ from mbctl.errors import (
     ProtocolError,
     ServerStopping,
 )
-from mbctl.model import KIB, MIB, NS_PER_S
+from mbctl.model import MIB, NS_PER_S
 from mbctl.server import log
+from mbctl.server.partial import FRAME_SHORT
 from mbctl.server.verbs import VERBS
 from mbctl.wire import messages as wire
 from mbctl.wire.session import Fatal, Rejected, ServerSession
@@ -36,10 +37,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Unsent output above which a connection takes no more requests.
+# Unsent output above which a connection takes no more requests, until all of it is sent.
 _OUTPUT_HIGH = MIB
-# Requests are shorter than this, but for sends, which come on connections that are read.
-_FRAME_SHORT = 64 * KIB
+# Who has sent this much is read on when it is its turn: a loop may read thirty times.
+_READ_MUCH = MIB
+# The least time for the rest of a frame once a connection is read from again.
+_GRACE_NS = NS_PER_S
 # How long a connection that the server ends may stay, for the peer to see why: with nothing
 # to send but the reason, and with replies that the peer has yet to read.
 _LINGER_S = 1.0
@@ -62,6 +65,8 @@ class Connection(asyncio.Protocol):
         """Waiting pulls: from request id to the engine's number."""
         self.sends = 0
         """Sends without an answer yet."""
+        self.backup = server.backups.slot()
+        """The backup that is read here."""
         self.peer = "?"
         self.deadline_ns: int | None = None
         """When the frame under way, or the first one, must be complete."""
@@ -69,14 +74,25 @@ class Connection(asyncio.Protocol):
         """Since when the peer has not read what waits for it."""
         self._wire = ServerSession(server.limits)
         self._transport: asyncio.Transport | None = None
-        self._events: deque[wire.Request | Rejected | Fatal] = deque()
         self.buffered = 0
-        """Bytes of the frame under way."""
+        """Bytes that came and were not acted on: of the frame under way, and before it."""
+        self._has_input = False
+        """Whether there may be a request among them."""
+        self._has_acted = False
+        """Whether there was one since it was seen last that there is none."""
+        self._read_bytes = 0
+        self.has_read_much = False
+        """Whether it is not read from because it has sent much in this turn."""
+        self._is_held = False
+        self._is_listing = False
+        """Whether it waits for a list, which may be long: one after the other."""
+        self._is_unsent = False
         self._requests = 0
         self._request_bytes = 0
         self._out: list[Buffer] = []
         self._out_bytes = 0
         self._is_paused = False
+        self._paused_ns = 0
         self._is_closing = False
 
     # --- the transport's calls --------------------------------------------------------------
@@ -84,7 +100,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, unless there are too many connections."""
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=_OUTPUT_HIGH)
+        # To be told of all that is not sent at once: it is counted over all connections.
+        self._transport.set_write_buffer_limits(high=0)
         peer = transport.get_extra_info("peername")
         self.peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "?"
         _keep_alive(transport.get_extra_info("socket"))
@@ -99,68 +116,107 @@ class Connection(asyncio.Protocol):
         """Release what the client had; the answers still to come go nowhere."""
         self._transport = None
         self._is_closing = True
-        self._events.clear()
-        self._out.clear()
+        self._drop_output()
         self._count_buffered(0)
+        self.backup.end()
         self.server.forget(self)
 
     def data_received(self, data: bytes) -> None:
         """Take what came and act on it, as far as this connection may."""
         if self._is_closing:
             return
-        events = self._wire.feed(data)
-        self._count_buffered(self._wire.buffered)
-        if self.buffered == 0:
-            self.deadline_ns = None if self._wire.is_open else self.deadline_ns
-        elif events or self.deadline_ns is None:
-            self.watch(self.limits.frame_s)
-        self.server.bound_partial_frames()
-        self._events.extend(events)
+        self._wire.take(data)
+        self._has_input = True
+        self._read_bytes += len(data)
+        if self._read_bytes >= _READ_MUCH:
+            self._read_bytes = 0
+            self.has_read_much = True
+            self.server.turns.line_up(self)
+        else:
+            self.server.turns.let_pass()
         self.proceed()
+        self.server.partial.bound(self)
 
     def pause_writing(self) -> None:
-        """The peer does not read as fast as it asks."""
-        self.stalled_since_ns = self.server.now_ns()
-        self.server.stalled[self] = None
-        # Messages for its waiting pulls would only pile up here; it may ask again.
-        self._cancel_pulls()
+        """Not all that was written could be sent."""
+        self._is_unsent = True
 
     def resume_writing(self) -> None:
-        """The peer has read; go on with what it asked since."""
+        """All is sent; go on with what the peer asked since."""
+        self._is_unsent = False
         self.stalled_since_ns = None
         self.server.stalled.pop(self, None)
+        self.server.unread.forget(self)
         self.proceed()
 
     # --- requests ---------------------------------------------------------------------------
 
     @property
-    def is_congested(self) -> bool:
+    def is_full(self) -> bool:
         """Whether requests have to wait until replies are read or answers are there."""
         return (
             self.server.is_stopping
             or self.stalled_since_ns is not None
             or self._out_bytes > _OUTPUT_HIGH
             or self._request_bytes > self.limits.connection_bytes
-            or self.server.request_bytes > self.limits.server_bytes
+            or self._is_listing
         )
 
+    def go_on(self) -> None:
+        """It is this connection's turn, in the line."""
+        self.has_read_much = False
+        self.proceed()
+
     def proceed(self) -> None:
-        """Act on the requests that came, until there is none or the connection is congested."""
-        while self._events and not self._is_closing and not self.is_congested:
-            self._act(self._events.popleft())
-        must_pause = bool(self._events) or self.is_congested
-        if self._transport is None or self._is_closing or must_pause == self._is_paused:
+        """Act on what came, for a share of the turn, unless the connection is full."""
+        if self._transport is None or self._is_closing:
+            return
+        until_ns = 0
+        while self._has_input and not self.is_full:
+            now_ns = self.server.now_ns()
+            until_ns = until_ns or now_ns + self.server.turns.share_ns(self, now_ns)
+            if now_ns >= until_ns or not self.server.has_room:
+                self.server.turns.line_up(self)
+                break
+            event = self._wire.next_event()
+            if event is None:
+                self._has_input = False
+            else:
+                self._has_acted = True
+                self._act(event)
+                if self._is_closing:
+                    return
+        self._count_buffered(self._wire.buffered)
+        self._is_held = self.server.partial.holds(self)
+        if not self._has_input:
+            self._time_frame()
+        self._pause_or_resume()
+
+    def _time_frame(self) -> None:
+        """See to it that the frame under way, if there is one, does not take too long."""
+        if self.buffered == 0:
+            self.deadline_ns = None if self._wire.is_open else self.deadline_ns
+        elif self._has_acted or self.deadline_ns is None:
+            self.watch(self.limits.frame_s)
+        self._has_acted = False
+
+    def _pause_or_resume(self) -> None:
+        must_pause = self._has_input or self.has_read_much or self._is_held or self.is_full
+        if self._transport is None or must_pause == self._is_paused:
             return
         self._is_paused = must_pause
+        now_ns = self.server.now_ns()
         if must_pause:
             self._transport.pause_reading()
+            self._paused_ns = now_ns
             self.server.congested[self] = None
         else:
             self._transport.resume_reading()
             self.server.congested.pop(self, None)
             if self.deadline_ns is not None:
                 # The time in which it was not read from does not count.
-                self.watch(self.limits.frame_s)
+                self.deadline_ns += now_ns - self._paused_ns
+                self.deadline_ns = max(self.deadline_ns, now_ns + _GRACE_NS)
 
     def _act(self, event: wire.Request | Rejected | Fatal) -> None:
         if isinstance(event, Fatal):
@@ -205,12 +261,27 @@ class Connection(asyncio.Protocol):
 
         return answer
 
-    def done_pull(self, id_: int) -> Done[Pulled]:
-        """The callback that answers a pull."""
-        self._count_request(1, 0)
+    def done_list(self, request: wire.Request, reply: Callable[[int, T], wire.Message]) -> Done[T]:
+        """The callback that answers with a list; no more requests are acted on until then."""
+        self._is_listing = True
+        answer = self.done(request, reply)
+
+        def done(result: T | MbctlError) -> None:
+            self._is_listing = False
+            answer(result)
+
+        return done
+
+    def done_pull(self, id_: int, size: int = 0) -> Done[Pulled]:
+        """The callback that answers a pull or a peek.
+
+        ``size`` bytes count as in flight until then: a peek may be asked for again and again
+        at once, and each is read from disk.
+        """
+        self._count_request(1, size)
 
         def answer(result: Pulled | MbctlError) -> None:
-            self._count_request(-1, 0)
+            self._count_request(-1, -size)
             self.pulls.pop(id_, None)
             if isinstance(result, MbctlError):
                 self.send([wire.encode(wire.Error.of(id_, result))])
@@ -230,12 +301,13 @@ class Connection(asyncio.Protocol):
         self._requests += count
         self._request_bytes += size
         self.server.count_bytes(size)
-        if count < 0 and self._is_paused and not self.is_congested:
-            self.server.loop.call_soon(self.proceed)
+        if count < 0 and self._is_paused and not self.is_full:
+            self.server.turns.line_up(self)
 
     def _count_buffered(self, size: int) -> None:
-        self.server.partial_bytes += size - self.buffered
-        self.buffered = size
+        if size != self.buffered:
+            self.server.partial.note(self, size, self.buffered)
+            self.buffered = size
 
     # --- output -----------------------------------------------------------------------------
 
@@ -246,18 +318,37 @@ class Connection(asyncio.Protocol):
         if not self._out:
             self.server.loop.call_soon(self._flush)
         self._out += buffers
-        for buffer in buffers:
-            self._out_bytes += memoryview(buffer).nbytes
+        size = sum(memoryview(buffer).nbytes for buffer in buffers)
+        self._out_bytes += size
+        self.server.unread.queued += size
 
     def _flush(self) -> None:
         if self._transport is None or not self._out:
             return
-        out, self._out = self._out, []
-        was_congested = self._out_bytes > _OUTPUT_HIGH
-        self._out_bytes = 0
+        out, was_full = self._out, self._out_bytes > _OUTPUT_HIGH
+        self._drop_output()
         self._transport.writelines(cast("list[bytes]", out))
-        if was_congested:
-            self.proceed()
+        if self._is_unsent:
+            self._note_unsent()
+        if was_full:
+            self.server.turns.line_up(self)
+
+    def _drop_output(self) -> None:
+        """Let go of what is queued."""
+        self.server.unread.queued -= self._out_bytes
+        self._out, self._out_bytes = [], 0
+
+    def _note_unsent(self) -> None:
+        """Count what the peer has yet to read; take no more requests while that is much."""
+        now_ns = self.server.now_ns()
+        size = self.unsent_bytes
+        is_much = size > _OUTPUT_HIGH or self.server.unread.is_tight
+        if is_much and self.stalled_since_ns is None:
+            self.stalled_since_ns = now_ns
+            self.server.stalled[self] = None
+            # Messages for its waiting pulls would only pile up here; it may ask again.
+            self._cancel_pulls()
+        self.server.unread.note(self, size, now_ns)
 
     def end(self, error: MbctlError) -> None:
         """Say why, then close. What was queued before is still sent."""
@@ -269,10 +360,10 @@ class Connection(asyncio.Protocol):
             )
         self.send([wire.encode(wire.Error.of(0, error))])
         self._is_closing = True
-        self._events.clear()
         # What came of a frame is not kept until the peer has closed.
         self._wire = ServerSession(self.limits)
         self._count_buffered(0)
+        self.backup.end()
         self.server.release_member(self)
         self._flush()
         self._linger()
@@ -306,7 +397,6 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once, without another word."""
         self._is_closing = True
-        self._events.clear()
         if self._transport is not None:
             self._transport.abort()
 
@@ -339,7 +429,7 @@ class Connection(asyncio.Protocol):
 
         The rest of a short frame may well have come and not been read.
         """
-        return self.stalled_since_ns is not None and self.buffered > _FRAME_SHORT
+        return self.stalled_since_ns is not None and self.buffered > FRAME_SHORT
 
     @property
     def unsent_bytes(self) -> int:

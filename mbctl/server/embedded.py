@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import socket
 import threading
 from concurrent.futures import Future
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+from mbctl import forks
 from mbctl.errors import ServerError
 from mbctl.model import DEFAULT_HOST, LIMITS, Limits
 from mbctl.server.ending import Ending
@@ -33,6 +35,9 @@ class Server:
     Also with ``async with`` it has its own thread. On the loop of who uses it, a sync client
     called there would wait for a server that waits for that call to return; and whatever else
     blocks that loop would let leases run out.
+
+    It stays with its process: in the child of a fork nothing of it runs, and leaving the block
+    there ends nothing. ``address`` is where the parent's listens.
     """
 
     def __init__(
@@ -169,7 +174,21 @@ class _Life:
         """Done when nothing of it is left but a thread that returns; with why, if it failed."""
         # A daemon: whoever forgets to stop it can leave the process all the same.
         self.thread = threading.Thread(target=self._work, name="mbctl-server", daemon=True)
+        forks.watch(self)
         self.thread.start()
+
+    def _in_child(self) -> None:
+        # Its connections, its port and its lock are the parent's, and end with the parent. The
+        # event loop shares its poll with the parent's, so nothing of it must be closed in
+        # order; another file takes the place of each.
+        directory = self._options.data_directory
+        within = None if directory is None else f"{directory.resolve()}/"
+        port = self.address.rpartition(":")[2]
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in map(int, os.listdir("/dev/fd")):
+            if _is_of(descriptor, port, within):
+                os.dup2(null, descriptor, inheritable=False)
+        os.close(null)
 
     def end(self) -> None:
         """Let it end, now or as soon as it serves. May be called from any thread."""
@@ -224,6 +243,24 @@ class _Life:
                 ending.ask()
         if ending is not None:
             self.begun.set_result(None)
+
+
+def _is_of(descriptor: int, port: str, within: str | None) -> bool:
+    """Whether a descriptor is of the server at ``port`` with its files ``within``."""
+    try:
+        if within is not None and os.readlink(f"/dev/fd/{descriptor}").startswith(within):
+            return True
+        sock = socket.socket(fileno=descriptor)
+    except OSError:
+        return False
+    try:
+        # Of a client in this process it is the peer that has the server's port.
+        is_internet = sock.family in (socket.AF_INET, socket.AF_INET6)
+        return is_internet and str(sock.getsockname()[1]) == port
+    except OSError:
+        return False
+    finally:
+        sock.detach()
 
 
 def _failure(ending: Ending) -> Exception:

@@ -8,8 +8,8 @@ from typing import Any
 
 logger = logging.getLogger("mbctl.server")
 
-# A client that misbehaves in a loop must not fill the log: lines a second of one event.
-_LINES_PER_S = 10
+# Clients that misbehave in a loop must not fill the log: lines a second of one event.
+_LINES_PER_S = 5
 _FIELD_LENGTH_MAX = 1024
 
 
@@ -58,15 +58,22 @@ class _Flood(logging.Filter):
         super().__init__()
         self._second = 0
         self._counts: dict[str, int] = {}
+        self._held_back: dict[str, int] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         second = int(record.created)
         if second != self._second:
             self._second = second
             self._counts.clear()
-        count = self._counts[record.msg] = self._counts.get(record.msg, 0) + 1
+        name = record.msg
+        count = self._counts[name] = self._counts.get(name, 0) + 1
+        if count > _LINES_PER_S:
+            self._held_back[name] = self._held_back.get(name, 0) + 1
+            return False
+        fields: dict[str, Any] = {}
         if count == _LINES_PER_S:
-            record.fields = getattr(record, "fields", {}) | {
-                "note": "more of these in this second are not logged"
-            }
-        return count <= _LINES_PER_S
+            fields["note"] = "more of these in this second are not logged"
+        if held_back := self._held_back.pop(name, 0):
+            fields["held_back"] = held_back
+        record.fields = getattr(record, "fields", {}) | fields
+        return True

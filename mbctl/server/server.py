@@ -1,35 +1,30 @@
 """The listener and what its connections share: counts, bounds, the sweep, the stop."""
 
 import asyncio
-import logging
 import os
 import resource
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from mbctl import __version__
 from mbctl.engine.interface import Engine, EngineStatus
-from mbctl.errors import LimitExceeded
 from mbctl.model import NS_PER_S, Limits, ServerStatus
-from mbctl.server import log
+from mbctl.server.backups import Backups
 from mbctl.server.connection import Connection
+from mbctl.server.listening import Listening
+from mbctl.server.partial import Partial
+from mbctl.server.turns import Turns
+from mbctl.server.unread import Unread
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-_BACKLOG = 128
 _SWEEP_S = 1.0
-# Descriptors left for everything that is not a client's connection.
+# Descriptors left for everything that is not a client's connection; at most half of all.
 _SPARE_DESCRIPTORS = 64
-# How long a peer may leave its replies unread once all unread replies together are too much.
-_STALLED_NS = 30 * NS_PER_S
 # How long a stop waits for clients to see it and close, and then to take their last replies.
 _FAREWELL_S = 0.25
 _STOP_S = 5.0
-# Connections that are not counted any more and stay open for a moment, at most: half of the
-# spare descriptors.
-_LINGERING_MAX = 32
+# Connections that are not counted any more and stay open for a moment, at most: this part of
+# the spare descriptors.
+_LINGERING_SHARE = 4
 
 
 class Server:
@@ -40,20 +35,25 @@ class Server:
         self.limits = limits
         self.loop = loop
         self.connections: dict[Connection, None] = {}
-        self.connections_max = _connections_max(limits)
+        spare = _spare_descriptors()
+        self.connections_max = _connections_max(limits, spare)
+        self._lingering_max = spare // _LINGERING_SHARE
         self.watched: dict[Connection, None] = {}
         """Connections with a frame under way."""
         self.stalled: dict[Connection, None] = {}
         """Connections whose peer does not read."""
         self.congested: dict[Connection, None] = {}
-        """Connections that are not read from because they have enough in flight."""
+        """Connections that are not read from because they have enough to do or in flight."""
+        self.turns = Turns(loop, lambda: self.has_room)
+        self.partial = Partial(limits.partial_bytes, self.turns)
+        self.unread = Unread(limits, loop)
         self.request_bytes = 0
-        self.partial_bytes = 0
+        self.backups = Backups(loop)
         self.address = ""
         self.is_stopping = False
         self._members: dict[bytes, Connection] = {}
         self._lingering: dict[Connection, None] = {}
-        self._listener: asyncio.Server | None = None
+        self._listening = Listening(loop, lambda: Connection(self))
         self._sweep: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
         self._started_ns = self.now_ns()
@@ -69,12 +69,7 @@ class Server:
         Raises:
             OSError: the address cannot be listened on.
         """
-        self._listener = await self.loop.create_server(
-            lambda: Connection(self), host, port, backlog=_BACKLOG, reuse_address=True
-        )
-        bound = self._listener.sockets[0].getsockname()
-        shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
-        self.address = f"{shown}:{bound[1]}"
+        self.address = await self._listening.open(host, port)
         self._sweep = self.loop.call_later(_SWEEP_S, self._sweep_once)
 
     async def stop(self) -> None:
@@ -99,8 +94,7 @@ class Server:
 
     def _stop_accepting(self) -> None:
         self.is_stopping = True
-        if self._listener is not None:
-            self._listener.close()
+        self._listening.close()
         if self._sweep is not None:
             self._sweep.cancel()
 
@@ -142,6 +136,8 @@ class Server:
             self._lingering,
         ):
             group.pop(connection, None)
+        self.turns.leave(connection)
+        self.unread.forget(connection)
         self.release_member(connection)
         if not self.connections:
             self._empty.set()
@@ -156,29 +152,22 @@ class Server:
     def may_linger(self, connection: Connection) -> bool:
         """Whether a connection that was ended may stay open for a moment."""
         if connection not in self.connections:
-            if len(self._lingering) >= _LINGERING_MAX:
+            if len(self._lingering) >= self._lingering_max:
                 return False
             self._lingering[connection] = None
         return True
 
+    @property
+    def has_room(self) -> bool:
+        """Whether there may be more requests in flight, on all connections together."""
+        return self.request_bytes <= self.limits.server_bytes
+
     def count_bytes(self, size: int) -> None:
         """Count requests in flight; wake who waited for there to be less of them."""
-        was_over = self.request_bytes > self.limits.server_bytes
+        had_room = self.has_room
         self.request_bytes += size
-        if was_over and self.request_bytes <= self.limits.server_bytes:
-            for connection in self.congested:
-                self.loop.call_soon(connection.proceed)
-
-    def bound_partial_frames(self) -> None:
-        """End who holds the oldest frames begun, while all of them together are too much."""
-        limit = self.limits.partial_bytes
-        if self.partial_bytes <= limit:
-            return
-        holders = [c for c in self.watched if c.buffered and c.deadline_ns is not None]
-        for connection in sorted(holders, key=lambda c: c.deadline_ns or 0):
-            if self.partial_bytes <= limit:
-                return
-            connection.end(LimitExceeded(what="bytes of partial frames", limit=limit))
+        if not had_room:
+            self.turns.wake()
 
     def take_member(self, member: bytes, connection: Connection) -> None:
         """Let ``connection`` be the one of this reading process, instead of an older one."""
@@ -193,20 +182,9 @@ class Server:
         now_ns = self.now_ns()
         for connection in list(self.watched):
             connection.check_deadline(now_ns)
-        if self.stalled and _unsent(self.stalled) > self.limits.server_bytes:
-            self._drop_stalled(now_ns)
-        for connection in list(self.congested):
-            connection.proceed()
+        self.partial.look()
+        self.unread.bound()
         self._sweep = self.loop.call_later(_SWEEP_S, self._sweep_once)
-
-    def _drop_stalled(self, now_ns: int) -> None:
-        for connection in list(self.stalled):
-            since_ns = connection.stalled_since_ns
-            if since_ns is not None and now_ns - since_ns > _STALLED_NS:
-                log.event(
-                    logging.WARNING, "connection dropped: it reads nothing", peer=connection.peer
-                )
-                connection.abort()
 
     # --- what the server says of itself -----------------------------------------------------
 
@@ -223,12 +201,15 @@ class Server:
         )
 
 
-def _unsent(connections: "Iterable[Connection]") -> int:
-    return sum(connection.unsent_bytes for connection in connections)
+def _spare_descriptors() -> int:
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY:
+        return _SPARE_DESCRIPTORS
+    return min(_SPARE_DESCRIPTORS, descriptors // 2)
 
 
-def _connections_max(limits: Limits) -> int:
+def _connections_max(limits: Limits, spare: int) -> int:
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors == resource.RLIM_INFINITY:
         return limits.connections
-    return max(1, min(limits.connections, descriptors - _SPARE_DESCRIPTORS))
+    return max(1, min(limits.connections, descriptors - spare))

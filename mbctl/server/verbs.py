@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 from mbctl.errors import InvalidArgument, LimitExceeded, MbctlError, ProtocolError
 from mbctl.model import (
     ACK_WAIT_MAX_S,
+    AtTime,
     Range,
+    Start,
     SubscribeOptions,
     check_name,
 )
@@ -108,13 +110,8 @@ def subscribe(connection: "Connection", request: wire.Subscribe) -> None:
     """Create a subscription or keep its place."""
     try:
         member = _required(connection.member, "subscriber")
-        start = request.start
-        if isinstance(start, str) and start not in ("new", "earliest"):
-            raise InvalidArgument(
-                reason=f"a start is new, earliest or an offset, not {start[:40]!r}"
-            )
         options = SubscribeOptions(
-            start=start,  # type: ignore[arg-type]
+            start=None if request.start is None else _start(request.start),
             ack_wait=request.ack_wait_ms / 1000,
             max_deliveries=request.max_deliveries,
             dead_letter=request.dead_letter,
@@ -130,10 +127,7 @@ def subscribe(connection: "Connection", request: wire.Subscribe) -> None:
 def unsubscribe(connection: "Connection", request: wire.Unsubscribe) -> None:
     """Delete a subscription: the one named, or this connection's own."""
     try:
-        subscriber = request.subscriber
-        if subscriber is None:
-            _required(connection.member, "subscriber")
-            subscriber = connection.subscriber
+        subscriber = _subscriber(connection, request.subscriber)
     except MbctlError as error:
         connection.refuse(request.id, error)
         return
@@ -156,13 +150,13 @@ def pull(connection: "Connection", request: wire.Pull) -> None:
     except MbctlError as error:
         connection.refuse(request.id, error)
         return
+    # Less than the limit while others have much to read.
+    most = connection.server.unread.pull_bytes
     number = connection.engine.pull(
         member,
         request.topic,
         max_messages=request.max_messages,
-        max_bytes=(
-            connection.limits.pull_bytes if request.max_bytes is None else request.max_bytes
-        ),
+        max_bytes=most if request.max_bytes is None else min(request.max_bytes, most),
         wait_ms=wait_ms,
         done=connection.done_pull(request.id),
     )
@@ -224,9 +218,71 @@ def _settle(
     verb(member, request.topic, request.topic_id, request.ranges, done)
 
 
+def seek(connection: "Connection", request: wire.Seek) -> None:
+    """Move a subscription: the one named, or this connection's own."""
+    try:
+        subscriber = _subscriber(connection, request.subscriber)
+        start = _start(request.start)
+    except MbctlError as error:
+        connection.refuse(request.id, error)
+        return
+    done = connection.done(request, wire.SoughtReply)
+    connection.engine.seek(request.topic, subscriber, start, done)
+
+
+def release(connection: "Connection", request: wire.Release) -> None:
+    """Let parked messages be delivered again."""
+    done = connection.done(request, wire.Counted)
+    engine = connection.engine
+    engine.release_parked(request.topic, request.subscriber, request.ranges, done)
+
+
+def drop(connection: "Connection", request: wire.Drop) -> None:
+    """Give parked messages up."""
+    done = connection.done(request, wire.Counted)
+    connection.engine.drop_parked(request.topic, request.subscriber, request.ranges, done)
+
+
+def purge_topic(connection: "Connection", request: wire.PurgeTopic) -> None:
+    """Give up all messages of a topic."""
+    connection.engine.purge_topic(request.topic, connection.done(request, wire.Counted))
+
+
+def peek(connection: "Connection", request: wire.Peek) -> None:
+    """Show messages without a subscription."""
+    try:
+        start = _start(request.start)
+    except MbctlError as error:
+        connection.refuse(request.id, error)
+        return
+    most = connection.limits.pull_bytes
+    max_bytes = most if request.max_bytes is None else min(request.max_bytes, most)
+    connection.engine.peek(
+        request.topic,
+        start,
+        max_messages=request.max_messages,
+        max_bytes=max_bytes,
+        done=connection.done_pull(request.id, max(max_bytes, 0)),
+    )
+
+
+def backup(connection: "Connection", request: wire.GetBackup) -> None:
+    """Begin a backup, go on with it, or end it."""
+    if request.position is None:
+        connection.backup.end()
+        connection.send([wire.encode(wire.BackupPart(request.id, 0, 0, b""))])
+        return
+
+    def reply(id_: int, part: tuple[int, int, bytes]) -> wire.Message:
+        return wire.BackupPart(id_, *part)
+
+    done = connection.done(request, reply, wire.BACKUP_PART_BYTES)
+    connection.backup.part(connection.engine, request.position, done)
+
+
 def topics(connection: "Connection", request: wire.GetTopics) -> None:
     """List all topics."""
-    connection.engine.topics(connection.done(request, wire.TopicsReply))
+    connection.engine.topics(connection.done_list(request, wire.TopicsReply))
 
 
 def topic(connection: "Connection", request: wire.GetTopic) -> None:
@@ -241,9 +297,8 @@ def why(connection: "Connection", request: wire.GetWhy) -> None:
 
 def subscriptions(connection: "Connection", request: wire.GetSubscriptions) -> None:
     """List subscriptions."""
-    connection.engine.subscriptions(
-        request.topic, connection.done(request, wire.SubscriptionsReply)
-    )
+    done = connection.done_list(request, wire.SubscriptionsReply)
+    connection.engine.subscriptions(request.topic, done)
 
 
 def subscription(connection: "Connection", request: wire.GetSubscription) -> None:
@@ -273,6 +328,28 @@ def _required(registered: bytes | None, what: str) -> bytes:
     return registered
 
 
+def _subscriber(connection: "Connection", named: str | None) -> str:
+    """The subscriber that a request names, or the one of this connection."""
+    if named is not None:
+        return named
+    _required(connection.member, "subscriber")
+    return connection.subscriber
+
+
+def _start(start: int | str | AtTime) -> Start:
+    if isinstance(start, AtTime):
+        if not 0 <= start.ns < 2**63:
+            raise InvalidArgument(reason=f"a time is 0 to 2^63 - 1 ns since 1970, not {start.ns}")
+        return start
+    if start == "new":
+        return "new"
+    if start == "earliest":
+        return "earliest"
+    if isinstance(start, str):
+        raise InvalidArgument(reason=f"a place is new, earliest or an offset, not {start[:40]!r}")
+    return start
+
+
 def _check_id(what: str, id_: bytes) -> None:
     if len(id_) != _ID_BYTES:
         raise ProtocolError(reason=f"a {what} id has {_ID_BYTES} bytes, not {len(id_)}")
@@ -297,6 +374,12 @@ VERBS: dict[type[wire.Message], Callable[["Connection", Any], None]] = {
     wire.Ack: ack,
     wire.Nack: nack,
     wire.Extend: extend,
+    wire.Seek: seek,
+    wire.Release: release,
+    wire.Drop: drop,
+    wire.PurgeTopic: purge_topic,
+    wire.Peek: peek,
+    wire.GetBackup: backup,
     wire.GetTopics: topics,
     wire.GetTopic: topic,
     wire.GetWhy: why,

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from mbctl.model import SubscribeOptions
+from mbctl.model import Start, SubscribeOptions, WhenFull
 
 Kind = Literal["publisher", "subscriber"]
 KINDS: tuple[Kind, ...] = ("publisher", "subscriber")
@@ -28,6 +28,16 @@ class CreateTopic(msgspec.Struct, frozen=True):
     topic: str
     max_messages: int | None = None
     max_bytes: int | None = None
+    max_age: float | None = None
+    retain_age: float | None = None
+    retain_bytes: int | None = None
+    when_full: WhenFull = "refuse"
+
+
+class PurgeTopic(msgspec.Struct, frozen=True):
+    """purgeTopic."""
+
+    topic: str
 
 
 class DeleteTopic(msgspec.Struct, frozen=True):
@@ -50,8 +60,10 @@ class Subscribe(msgspec.Struct, frozen=True):
     """subscribe; without a ``start``, the server knows where."""
 
     topic: str
-    start: int | Literal["new", "earliest"] | None = None
+    start: Start | None = None
     ack_wait: float = ACK_WAIT_S
+    max_deliveries: int | None = None
+    dead_letter: str | None = None
 
 
 class Unsubscribe(msgspec.Struct, frozen=True):
@@ -77,6 +89,39 @@ class Nack(msgspec.Struct, frozen=True):
     """nack: give back what the last pull brought."""
 
     delay: float = 0.0
+
+
+class Extend(msgspec.Struct, frozen=True):
+    """extend: keep what the last pull brought for longer."""
+
+
+class Seek(msgspec.Struct, frozen=True):
+    """seek: go on from elsewhere."""
+
+    topic: str
+    start: Start
+
+
+class Release(msgspec.Struct, frozen=True):
+    """release: let parked messages be delivered again, all without ``offsets``."""
+
+    topic: str
+    offsets: tuple[int, ...] = ()
+
+
+class Drop(msgspec.Struct, frozen=True):
+    """drop: give parked messages up, all without ``offsets``."""
+
+    topic: str
+    offsets: tuple[int, ...] = ()
+
+
+class Peek(msgspec.Struct, frozen=True):
+    """peek: look at messages, whoever reads them."""
+
+    topic: str
+    start: Start = "earliest"
+    max_messages: int | None = None
 
 
 class Follow(msgspec.Struct, frozen=True):
@@ -118,6 +163,7 @@ class Exit(msgspec.Struct, frozen=True):
 Command = (
     Register
     | CreateTopic
+    | PurgeTopic
     | DeleteTopic
     | Send
     | Subscribe
@@ -125,6 +171,11 @@ Command = (
     | Pull
     | Ack
     | Nack
+    | Extend
+    | Seek
+    | Release
+    | Drop
+    | Peek
     | Follow
     | Subscriptions
     | Topics

@@ -118,6 +118,8 @@ def _names(kind: Kind, names: Names, live: LiveNames) -> dict[str, str]:
         return {verb.name: verb.summary for verb in verbs_of(kind)}
     if names == "starts":
         return {"earliest": "the earliest message kept", "new": "only what comes from now on"}
+    if names == "whenFull":
+        return {"refuse": "the send is refused", "drop-oldest": "the oldest messages go"}
     return {}
 
 

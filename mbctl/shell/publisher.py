@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from mbctl.actions import sending, topics
 from mbctl.actions.output import Output
 from mbctl.errors import InvalidArgument, MessageTooLarge
-from mbctl.model import LIMITS
+from mbctl.model import LIMITS, TopicSettings
 from mbctl.shell import ShellOptions
 from mbctl.shell import commands as c
 
@@ -40,14 +42,11 @@ class PublisherSide:
         match command:
             case c.Send():
                 self._send(command)
-            case c.CreateTopic(topic, max_messages, max_bytes):
-                topics.create_topic(
-                    self._publisher,
-                    self._output,
-                    topic,
-                    max_messages=max_messages,
-                    max_bytes=max_bytes,
-                )
+            case c.CreateTopic(topic):
+                values = msgspec.structs.asdict(command)
+                del values["topic"]
+                settings = TopicSettings(**values)
+                topics.create_topic(self._publisher, self._output, topic, settings)
             case c.DeleteTopic(topic):
                 topics.delete_topic(self._publisher, self._output, topic)
             case _:

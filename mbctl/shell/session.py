@@ -83,6 +83,11 @@ class Session:
                 return False
             case c.Register(name):
                 self._side.register(name)
+            case c.PurgeTopic(topic):
+                topics.purge_topic(self._admin(), self._output, topic)
+            case c.Peek(topic, start, max_messages):
+                count = max_messages or topics.READ_COUNT
+                topics.read_topic(self._admin(), self._output, topic, start=start, count=count)
             case c.Topics():
                 topics.list_topics(self._admin(), self._output)
             case c.Status():

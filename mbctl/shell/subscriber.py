@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mbctl.actions import receiving, text
+from mbctl.actions import receiving, subscriptions, text
 from mbctl.actions.output import Output
 from mbctl.actions.subscriptions import LIST_COLUMNS
 from mbctl.errors import InvalidArgument, RequestRefused
+from mbctl.model import SubscribeOptions
 from mbctl.shell import ShellOptions
 from mbctl.shell import commands as c
 
@@ -83,16 +84,23 @@ class SubscriberSide:
     def execute(self, command: c.Command) -> None:
         """Carry out ``command`` and show what it did."""
         match command:
-            case c.Subscribe(topic, start, ack_wait):
-                receiving.subscribe(
-                    self._subscriber, self._output, topic, start=start, ack_wait=ack_wait
-                )
+            case c.Subscribe(topic):
+                values = msgspec.structs.asdict(command)
+                del values["topic"]
+                options = SubscribeOptions(**values)
+                receiving.subscribe(self._subscriber, self._output, topic, options)
             case c.Unsubscribe(topic):
                 receiving.unsubscribe(self._subscriber, self._output, topic)
-                self._unsettled.pop(topic, None)
-                if self._last[0] == topic:
-                    self._last = _NOTHING
-                self._unsettled.pop(topic, None)
+                self._forget(topic)
+            case c.Seek(topic, start):
+                receiving.seek(self._subscriber, self._output, topic, start)
+                self._forget(topic)
+            case c.Release(topic, offsets):
+                admin, who = self._admin(), self.subscriber
+                subscriptions.release_parked(admin, self._output, topic, who, offsets or None)
+            case c.Drop(topic, offsets):
+                admin, who = self._admin(), self.subscriber
+                subscriptions.drop_parked(admin, self._output, topic, who, offsets or None)
             case c.Pull():
                 self._pull(command)
             case c.Ack():
@@ -101,6 +109,8 @@ class SubscriberSide:
                 self._output.done({"acknowledged": count}, f"acknowledged {shown}")
             case c.Nack(delay):
                 self._nack(delay)
+            case c.Extend():
+                self._extend()
             case c.Follow(names):
                 self._follow(names)
             case c.Subscriptions():
@@ -174,6 +184,12 @@ class SubscriberSide:
             # and the verb that runs now will say so if it matters to it.
             return
 
+    def _forget(self, topic: str) -> None:
+        """Leave alone what was pulled of ``topic``: there is nothing to acknowledge any more."""
+        self._unsettled.pop(topic, None)
+        if self._last[0] == topic:
+            self._last = _NOTHING
+
     def _take_last(self, purpose: str) -> "list[Batch]":
         (topic, batches), self._last = self._last, _NOTHING
         if not batches:
@@ -191,6 +207,13 @@ class SubscriberSide:
         self._output.done(
             {"returned": count, "delay": delay}, f"gave back {shown}, to come again{when}"
         )
+
+    def _extend(self) -> None:
+        if not self._last[1]:
+            raise InvalidArgument(reason="there is nothing to extend: pull first")
+        count = sum(batch.extend() for batch in self._last[1])
+        shown = text.counted(count, "message")
+        self._output.done({"extended": count}, f"{shown} stay here for longer")
 
     def _follow(self, names: Sequence[str]) -> None:
         followed = list(names) or [info.topic for info in self.subscriptions()]

@@ -5,8 +5,9 @@ Each takes the text and raises ValueError, or an error of mbctl.errors, if it is
 
 import re
 
+from mbctl.actions.places import parse_age, parse_place
 from mbctl.actions.text import parse_size
-from mbctl.model import check_ack_wait
+from mbctl.model import DELIVERIES_MAX, Start, WhenFull, check_ack_wait
 
 # 18 digits stay below 2**63, which every number of the protocol must.
 _WHOLE = re.compile(r"[0-9]{1,18}", re.ASCII)
@@ -42,13 +43,38 @@ def ack_wait(text: str) -> float:
     return check_ack_wait(seconds(text))
 
 
-def start(text: str) -> int | str:
-    """Where a subscription begins: new, earliest or an offset."""
-    if text.lower() in ("new", "earliest"):
-        return text.lower()
+def start(text: str) -> Start:
+    """A place in a topic: new, earliest, an offset or a time."""
+    return parse_place(text)
+
+
+def offset(text: str) -> int:
+    """The number of a message."""
     if _WHOLE.fullmatch(text) is None:
-        raise ValueError(f"{shown(text)} is not new, earliest or an offset")
+        raise ValueError(f"{shown(text)} is not an offset")
     return int(text)
+
+
+def deliveries(text: str) -> int:
+    """How often a message may be delivered."""
+    if count(text) > DELIVERIES_MAX:
+        raise ValueError(f"{shown(text)} is more than {DELIVERIES_MAX}")
+    return count(text)
+
+
+def age(text: str) -> float:
+    """An age in seconds, such as 7d."""
+    return parse_age(text)
+
+
+def when_full(text: str) -> WhenFull:
+    """What a send to a full topic does."""
+    word = text.lower().replace("_", "-")
+    if word == "refuse":
+        return "refuse"
+    if word == "drop-oldest":
+        return "drop_oldest"
+    raise ValueError(f"{shown(text)} is not refuse or drop-oldest")
 
 
 def utf8(text: str) -> bytes:

@@ -9,13 +9,18 @@ from typing import Literal
 
 import msgspec
 
+from mbctl.actions.places import PLACES
 from mbctl.actions.receiving import PULL_COUNT
+from mbctl.actions.topics import READ_COUNT
 from mbctl.model import check_name
 from mbctl.shell import commands as c
 from mbctl.shell import values
 from mbctl.shell.commands import Kind
 
-Names = Literal["topics", "subscribed", "verbs", "starts", "nothing"]
+# What a toolbar of 80 columns has room for beside the server.
+_SYNTAX_MAX = 60
+
+Names = Literal["topics", "subscribed", "verbs", "starts", "whenFull", "nothing"]
 """What the completer offers at a place: a list of live names, or words of the grammar."""
 
 
@@ -71,12 +76,14 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def syntax(self) -> str:
-        """How the verb is written, in one line."""
-        words = [self.name, *[f"[{o.written}]" for o in self.options if not o.is_message]]
+        """How the verb is written, in one line: with its options, if they fit."""
+        options = [f"[{o.written}]" for o in self.options if not o.is_message]
         messages = [o.written for o in self.options if o.is_message]
         if messages:
-            words.append(f"[{' | '.join(messages)}]")
-        return " ".join([*words, *[operand.written for operand in self.operands]])
+            options.append(f"[{' | '.join(messages)}]")
+        operands = [operand.written for operand in self.operands]
+        full = " ".join([self.name, *options, *operands])
+        return full if len(full) <= _SYNTAX_MAX else " ".join([self.name, "[OPTIONS]", *operands])
 
     @property
     def tail(self) -> Operand | None:
@@ -100,6 +107,13 @@ _NEW_NAME = Operand(label="NAME", field="name", required=False)
 _NEW_TOPIC = Operand(label="NAME", field="topic")
 _TOPIC = Operand(label="TOPIC", field="topic", names="topics")
 
+_PARKED = (
+    Operand(label="TOPIC", field="topic", names="subscribed"),
+    Operand(
+        label="OFFSET", field="offsets", convert=values.offset, required=False, repeatable=True
+    ),
+)
+
 _PUBLISHER: tuple[Verb, ...] = (
     Verb(
         name="registerPublisher",
@@ -121,18 +135,50 @@ _PUBLISHER: tuple[Verb, ...] = (
                 field="max_messages",
                 value="N",
                 convert=values.count,
-                help="refuse sends above N unread messages",
+                help="keep at most N messages",
             ),
             Option(
                 flag="--max-bytes",
                 field="max_bytes",
                 value="SIZE",
                 convert=values.size,
-                help="refuse sends above SIZE of unread messages, such as 64M",
+                help="keep messages of at most SIZE, such as 64M",
+            ),
+            Option(
+                flag="--max-age",
+                field="max_age",
+                value="AGE",
+                convert=values.age,
+                help="drop older messages, read or not",
+            ),
+            Option(
+                flag="--retain-age",
+                field="retain_age",
+                value="AGE",
+                convert=values.age,
+                help="keep read messages until they are so old",
+            ),
+            Option(
+                flag="--retain-bytes",
+                field="retain_bytes",
+                value="SIZE",
+                convert=values.size,
+                help="keep read messages up to SIZE",
+            ),
+            Option(
+                flag="--when-full",
+                field="when_full",
+                value="refuse|drop-oldest",
+                convert=values.when_full,
+                names="whenFull",
+                help="what a send does that finds no room",
             ),
         ),
         summary="create a topic",
-        details="A topic that exists with the same settings is left as it is.",
+        details=(
+            "A topic that exists with the same settings is left as it is. Read messages\n"
+            "are those that every subscription has acknowledged. AGE is 30s, 5m or 7d."
+        ),
         example="createTopic orders --max-messages 100000",
     ),
     Verb(
@@ -180,6 +226,15 @@ _PUBLISHER: tuple[Verb, ...] = (
         example="""send orders {"id": 1, "note": "it's"}""",
     ),
     Verb(
+        name="purgeTopic",
+        kinds=("publisher",),
+        command=c.PurgeTopic,
+        operands=(Operand(label="NAME", field="topic", names="topics"),),
+        summary="give up all messages of a topic, read or not",
+        details="The topic stays, and so do its subscriptions.",
+        example="purgeTopic orders",
+    ),
+    Verb(
         name="deleteTopic",
         kinds=("publisher",),
         command=c.DeleteTopic,
@@ -208,7 +263,7 @@ _SUBSCRIBER: tuple[Verb, ...] = (
             Option(
                 flag="--from",
                 field="start",
-                value="new|earliest|OFFSET",
+                value=PLACES,
                 convert=values.start,
                 names="starts",
                 help="where to begin",
@@ -220,11 +275,27 @@ _SUBSCRIBER: tuple[Verb, ...] = (
                 convert=values.ack_wait,
                 help="seconds until a message comes again",
             ),
+            Option(
+                flag="--max-deliveries",
+                field="max_deliveries",
+                value="N",
+                convert=values.deliveries,
+                help="give a message up after N deliveries",
+            ),
+            Option(
+                flag="--dead-letter",
+                field="dead_letter",
+                value="TOPIC",
+                convert=check_name,
+                names="topics",
+                help="where it goes then; else it is parked",
+            ),
         ),
         summary="subscribe to a topic",
         details=(
             "Without --from, the first subscription of a topic begins at the earliest\n"
-            "message kept and later ones at new. Subscribing again keeps the place."
+            "message kept and later ones at new. Subscribing again keeps the place.\n"
+            "TIME is 2026-01-02T03:04:05Z, or 2h for two hours ago."
         ),
         example="subscribe orders --from earliest",
     ),
@@ -293,6 +364,47 @@ _SUBSCRIBER: tuple[Verb, ...] = (
         example="nack --delay 5",
     ),
     Verb(
+        name="extend",
+        kinds=("subscriber",),
+        command=c.Extend,
+        summary="keep the messages of the last pull for another --ack-wait",
+        example="extend",
+    ),
+    Verb(
+        name="seek",
+        kinds=("subscriber",),
+        command=c.Seek,
+        operands=(
+            Operand(label="TOPIC", field="topic", names="subscribed"),
+            Operand(label=PLACES, field="start", convert=values.start, names="starts"),
+        ),
+        summary="go on reading from elsewhere, back or forward",
+        details=(
+            "Back, messages are unread again, as far as they are kept. Forward, what is\n"
+            "passed over counts as acknowledged. What was pulled before cannot be\n"
+            "acknowledged any more. TIME is 2026-01-02T03:04:05Z, or 2h for two hours ago."
+        ),
+        example="seek orders earliest",
+    ),
+    Verb(
+        name="release",
+        kinds=("subscriber",),
+        command=c.Release,
+        operands=_PARKED,
+        summary="deliver parked messages again: all, or those at OFFSETs",
+        details="Parked messages were delivered --max-deliveries times and not acknowledged.",
+        example="release orders",
+    ),
+    Verb(
+        name="drop",
+        kinds=("subscriber",),
+        command=c.Drop,
+        operands=_PARKED,
+        summary="give up parked messages: all, or those at OFFSETs",
+        details="They count as acknowledged by this subscriber.",
+        example="drop orders 3 7",
+    ),
+    Verb(
         name="follow",
         kinds=("subscriber",),
         command=c.Follow,
@@ -315,6 +427,34 @@ _SUBSCRIBER: tuple[Verb, ...] = (
 )
 
 _BOTH: tuple[Verb, ...] = (
+    Verb(
+        name="peek",
+        command=c.Peek,
+        operands=(_TOPIC,),
+        options=(
+            Option(
+                flag="--from",
+                field="start",
+                value=PLACES,
+                convert=values.start,
+                names="starts",
+                help="where to begin, if not at the earliest",
+            ),
+            Option(
+                flag="-n",
+                field="max_messages",
+                value="N",
+                convert=values.count,
+                help=f"at most N messages, {READ_COUNT} if not given",
+            ),
+        ),
+        summary="look at messages of a topic, whoever reads them",
+        details=(
+            "Nothing is acknowledged or counted, and no subscription is needed. TIME is\n"
+            "2026-01-02T03:04:05Z, or 2h for two hours ago."
+        ),
+        example="peek orders --from 2h -n 5",
+    ),
     Verb(name="topics", command=c.Topics, summary="list the topics", example="topics"),
     Verb(name="status", command=c.Status, summary="show the server's state", example="status"),
     Verb(

@@ -15,9 +15,12 @@ from mbctl.batch import Buffer
 from mbctl.errors import Detail, MbctlError
 from mbctl.model import (
     LIMITS,
+    MIB,
+    AtTime,
     Limits,
     Range,
     ServerStatus,
+    Sought,
     Subscribed,
     SubscriptionInfo,
     TopicHolds,
@@ -37,6 +40,9 @@ Text = Annotated[str, msgspec.Meta(max_length=TEXT_LENGTH_MAX)]
 # any range is read, because a range takes thirty times its bytes in memory.
 RANGES_MAX = LIMITS.subscription_ranges
 Ranges = Annotated[list[Range], msgspec.Meta(max_length=RANGES_MAX)]
+
+# Bytes of a backup that one reply brings; arbitrary, far from what a frame may hold.
+BACKUP_PART_BYTES = 1 * MIB
 
 # Positive and within 63 bits, which every language has.
 ID_MAX = 2**63 - 1
@@ -101,7 +107,7 @@ class Subscribe(Message, tag="subscribe"):
     """Creates the subscription of this connection's subscriber, or keeps its place."""
 
     topic: Text
-    start: int | Text | None = None
+    start: int | Text | AtTime | None = None
     ack_wait_ms: int = 30_000
     max_deliveries: int | None = None
     dead_letter: Text | None = None
@@ -160,6 +166,51 @@ class Extend(Message, tag="extend"):
     ranges: Ranges
 
 
+class Seek(Message, tag="seek"):
+    """Moves a subscription; without a ``subscriber``, the one registered on this connection."""
+
+    topic: Text
+    start: int | Text | AtTime
+    subscriber: Text | None = None
+
+
+class Release(Message, tag="release"):
+    """Lets parked messages be delivered again: those of the ranges, or all."""
+
+    topic: Text
+    subscriber: Text
+    ranges: Ranges | None = None
+
+
+class Drop(Message, tag="drop"):
+    """Gives parked messages up for one subscription: those of the ranges, or all."""
+
+    topic: Text
+    subscriber: Text
+    ranges: Ranges | None = None
+
+
+class PurgeTopic(Message, tag="purgeTopic"):
+    """Gives up all messages of a topic, read or not."""
+
+    topic: Text
+
+
+class Peek(Message, tag="peek"):
+    """Asks to see messages, from ``start`` on, without a subscription."""
+
+    topic: Text
+    start: int | Text | AtTime
+    max_messages: int
+    max_bytes: int | None = None
+
+
+class GetBackup(Message, tag="backup"):
+    """Asks for a part of a backup. 0 begins one, and without a ``position`` it ends."""
+
+    position: int | None = 0
+
+
 class Cancel(Message, tag="cancel"):
     """Ends the waiting pull of that id, which is then answered, empty."""
 
@@ -215,6 +266,12 @@ OpenRequest = (
     | Ack
     | Nack
     | Extend
+    | Seek
+    | Release
+    | Drop
+    | PurgeTopic
+    | Peek
+    | GetBackup
     | Cancel
     | GetTopics
     | GetTopic
@@ -288,9 +345,23 @@ class Pulled(Message, tag="pulled"):
 
 
 class Counted(Message, tag="counted"):
-    """How many messages an ack, nack or extend still concerned."""
+    """How many messages the request concerned."""
 
     count: int
+
+
+class SoughtReply(Message, tag="sought"):
+    """Where a subscription stands after ``seek``."""
+
+    sought: Sought
+
+
+class BackupPart(Message, tag="backupPart"):
+    """Bytes of a backup of ``size`` bytes, from ``position`` on. It ends with its last part."""
+
+    size: int
+    position: int
+    content: bytes
 
 
 class TopicsReply(Message, tag="topicsAre"):
@@ -351,6 +422,8 @@ Reply = (
     | SubscribedReply
     | Pulled
     | Counted
+    | SoughtReply
+    | BackupPart
     | TopicsReply
     | TopicReply
     | WhyReply

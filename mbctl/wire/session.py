@@ -5,7 +5,7 @@ The server's end walks two states. In NEW only a ``hello`` of at most
 and the session is OPEN, where any request but ``hello`` is. The client's end is the same
 with ``welcome``, which tells it how long a reply may be.
 
-``feed`` never raises. What a peer got wrong comes back as an event:
+``feed`` and ``next_event`` never raise. What a peer got wrong comes back as an event:
 
     Rejected   this frame was no valid request; answer with the error and go on
     Fatal      the framing or the order is lost; answer, close, feed no more
@@ -96,23 +96,35 @@ class Session(ABC, Generic[M]):
 
     def feed(self, data: bytes) -> list[M | Rejected | Fatal]:
         """The messages that ``data`` completes, in order. After a Fatal there is none."""
-        events: list[M | Rejected | Fatal] = []
-        if self._closed:
-            return events
-        self._frames.feed(data)
-        while not self._closed:
-            try:
-                content = self._frames.next_frame()
-            except ProtocolError as error:
-                events.append(self._fatal(error))
-                break
-            if content is None:
-                break
-            event = self._decode(content)
-            if not self._open and not isinstance(event, Fatal):
-                event = self._opening(event)
+        self.take(data)
+        events = []
+        while (event := self.next_event()) is not None:
             events.append(event)
         return events
+
+    def take(self, data: bytes) -> None:
+        """Add what came from the peer, for ``next_event`` to read message by message.
+
+        One who reads it bit by bit does other work in between, and holds what is not its
+        turn yet as bytes, which take a tenth of the memory of messages.
+        """
+        if not self._closed:
+            self._frames.feed(data)
+
+    def next_event(self) -> M | Rejected | Fatal | None:
+        """The next message of what was taken, or None if more bytes are needed."""
+        if self._closed:
+            return None
+        try:
+            content = self._frames.next_frame()
+        except ProtocolError as error:
+            return self._fatal(error)
+        if content is None:
+            return None
+        event = self._decode(content)
+        if not self._open and not isinstance(event, Fatal):
+            event = self._opening(event)
+        return event
 
     def _decode(self, content: bytes) -> M | Rejected | Fatal:
         try:

@@ -19,7 +19,7 @@ EXPECTED = {name: code for code, names in CONTRACT.items() for name in names.spl
 # A value that has no meaning is a wrong use of the command.
 EXPECTED["InvalidArgument"] = 2
 # These end a server.
-EXPECTED |= dict.fromkeys(("NewerFormat", "StorageFailed"), 1)
+EXPECTED |= dict.fromkeys(("NewerFormat", "StorageFailed", "BackupDamaged"), 1)
 # Families and roots that no one raises, and a pipeline that does not say what was refused.
 EXPECTED |= dict.fromkeys(
     ("MbctlError", "RequestRefused", "ConnectionFatal", "StorageError", "SendFailed"), 1

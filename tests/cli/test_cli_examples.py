@@ -49,9 +49,9 @@ def needs_shell(example: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def examples_broker() -> Iterator[BrokerProcess]:
-    """A server whose topics the examples may take for theirs."""
-    broker = BrokerProcess()
+def examples_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+    """A server whose topics the examples may take for theirs, and that can be backed up."""
+    broker = BrokerProcess("--sync", "never", data=tmp_path_factory.mktemp("broker"))
     yield broker
     broker.check()
 
@@ -100,7 +100,10 @@ def test_every_endless_example_is_one() -> None:
 
 
 @pytest.mark.parametrize("example", [e for e in QUICK if not needs_shell(e)])
-def test_example_works(example: str, run: Run, environment: dict[str, str]) -> None:
+def test_example_works(example: str, run: Run, server: str, environment: dict[str, str]) -> None:
+    if example.startswith("mbctl restore"):
+        with Admin(server) as admin:
+            admin.backup("broker.backup")
     ended = run(*shlex.split(example)[1:])
     assert (ended.code, "error" in ended.err) == (0, False), ended.err
 

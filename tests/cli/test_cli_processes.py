@@ -23,7 +23,9 @@ ALLOWED_PACKAGES = {
     "typer",
     "typing_extensions",
 }
-ALLOWED_PARTS = {"__main__", "actions", "batch", "cli", "client", "errors", "model", "wire"}
+ALLOWED_PARTS = {
+    *("__main__", "actions", "batch", "cli", "client", "errors", "forks", "model", "wire"),
+}
 FORBIDDEN = {
     "asyncio",
     "concurrent",

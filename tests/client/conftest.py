@@ -39,14 +39,35 @@ SYNC_ONLY = {
 }
 
 
+# What waits for time to pass, and so is left to the slow run for the second face.
+WAITING = {
+    "test_a_connection_cut_during_an_explicit_ack_loses_nothing",
+    "test_a_follow_that_waits_goes_on_at_the_server_that_comes_back",
+    "test_a_killed_server_is_found_again",
+    "test_a_publisher_registers_wherever_the_connection_is_cut",
+    "test_a_pull_that_is_repeated_waits_only_for_what_is_left_of_its_time",
+    "test_a_pull_that_waits_at_a_stopping_server_is_answered",
+    "test_a_restarted_server_is_found_within_the_timeout",
+    "test_a_send_is_stored_once_when_the_reconnects_are_cut_as_well",
+    "test_a_send_without_an_answer_has_an_unknown_outcome",
+    "test_a_server_that_is_gone_for_longer_than_the_timeout_is_told",
+    "test_a_window_larger_than_what_a_connection_lasts_for_gets_through",
+    "test_a_wrong_address_is_told_within_seconds",
+    "test_an_answer_that_does_not_come_in_time_is_told",
+    "test_an_extended_lease_does_not_run_out",
+}
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test for both faces where it is about both."""
-    if metafunc.module.__name__ in BOTH_FACES and metafunc.function.__name__ not in SYNC_ONLY:
-        metafunc.fixturenames.append("face")
-        metafunc.parametrize("face", ["sync", "aio"], indirect=True)
+    name = metafunc.function.__name__
+    if metafunc.module.__name__ in BOTH_FACES and name not in SYNC_ONLY:
+        marks = [pytest.mark.slow] if name in WAITING else []
+        metafunc.parametrize("face", ["sync", pytest.param("aio", marks=marks)], indirect=True)
 
 
-@pytest.fixture
+# For all tests: pytest forgets the parameters of a fixture that a test does not ask for.
+@pytest.fixture(autouse=True)
 def face(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Which face the clients of this test are of."""
     face: str = getattr(request, "param", "sync")
@@ -63,7 +84,7 @@ def face(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 InLoop = Callable[[Coroutine[Any, Any, None]], None]
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+@pytest.fixture(params=["asyncio", pytest.param("uvloop", marks=pytest.mark.slow)])
 def in_loop(request: pytest.FixtureRequest) -> InLoop:
     """Run a coroutine in a loop of its own, of either kind, and see that nothing is left of it."""
     factory = asyncio.new_event_loop if request.param == "asyncio" else uvloop.new_event_loop

@@ -55,7 +55,14 @@ class FakeServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for sock in (self._listener, *self._open):
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """End all connections there are."""
+        for sock in self._open:
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
             sock.close()

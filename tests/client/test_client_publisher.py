@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from broker_process import BrokerProcess
 from cutting_proxy import CuttingProxy, read_all
+from fake_server import FakeServer, opening
 
 from mbctl import (
     BatchTooLarge,
@@ -17,17 +18,18 @@ from mbctl import (
     InvalidName,
     LimitExceeded,
     MessageTooLarge,
-    NotSupported,
     OutcomeUnknown,
     Publisher,
     Receipt,
     SendFailed,
     Subscriber,
+    Timeout,
     TopicExists,
     TopicFull,
     TopicNotFound,
 )
-from mbctl.model import KIB, MIB, Limits
+from mbctl.model import KIB, LIMITS, MIB, Limits
+from mbctl.wire import messages as wire
 
 # --- topics -------------------------------------------------------------------------------------
 
@@ -67,8 +69,9 @@ def test_a_name_against_the_rules_is_refused(name: str, publisher: Publisher) ->
     ("settings", "error"),
     [
         ({"max_messages": 0}, InvalidArgument),
-        ({"max_age": 5.0}, NotSupported),
-        ({"when_full": "drop_oldest"}, NotSupported),
+        ({"max_age": -5.0}, InvalidArgument),
+        # There is no bound that would be reached.
+        ({"when_full": "drop_oldest"}, InvalidArgument),
         ({"when_full": "explode"}, InvalidArgument),
         ({"max_bytes": "many"}, InvalidArgument),
         ({"max_bytes": 2**70}, InvalidArgument),
@@ -403,8 +406,31 @@ def test_what_a_pipeline_that_failed_had_sent_is_not_sent_again_later(
         with pytest.raises((OutcomeUnknown, ConnectionLost)):
             send_in_pipeline()
         proxy.refuses = False
+        publisher.timeout = 20
         publisher.send(topic, b"later")
     assert read_all(server, topic) == [b"later"]
+
+
+def test_a_window_of_sends_that_were_given_up_leaves_room_on_the_next_connection() -> None:
+    answers = False
+
+    def answer(request: wire.Message) -> bytes:
+        if isinstance(request, wire.Send) and answers:
+            return wire.encode(wire.Sent(request.id, request.sequence, 1))
+        return opening(request)
+
+    def fill_the_window(publisher: Publisher) -> None:
+        with publisher.pipeline() as pipe:
+            for _ in range(2 * LIMITS.sends_in_flight):
+                pipe.send_many("t", [b"x"])
+
+    with FakeServer(answer) as fake, Publisher(fake.address, timeout=0.3) as publisher:
+        with pytest.raises((OutcomeUnknown, Timeout)):
+            fill_the_window(publisher)
+        answers = True
+        publisher.timeout = 20
+        assert publisher.send("t", b"later").offset > LIMITS.sends_in_flight
+        assert fake.connections == 2
 
 
 def test_a_publisher_closed_in_its_pipeline_tells_that_the_outcome_is_unknown(
@@ -424,11 +450,12 @@ def test_a_server_with_all_publisher_sessions_in_use_refuses_another(
     start_broker: Callable[..., BrokerProcess],
 ) -> None:
     broker = start_broker(limits=Limits(sessions=1))
-    with (
-        Publisher(broker.address) as publisher,
-        pytest.raises(LimitExceeded, match="publisher sessions"),
-    ):
-        Publisher(broker.address, timeout=0.1)
+    with Publisher(broker.address) as publisher:
+        # One that has sent nothing would make room.
+        publisher.create_topic("orders")
+        publisher.send("orders", b"x")
+        with pytest.raises(LimitExceeded, match="publisher sessions"):
+            Publisher(broker.address, timeout=0.1)
     assert publisher.limits.sessions == 1
 
 

@@ -70,7 +70,7 @@ def test_completion_offers_what_can_stand_there(
 
 
 def test_completion_of_nothing_offers_every_verb() -> None:
-    assert len(complete("subscriber", "", LIVE)) == 14
+    assert len(complete("subscriber", "", LIVE)) == 19
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ REFUSED_LINES: list[tuple[Kind, str, str, int]] = [
     ("subscriber", "pull --wait nan", "--wait: 'nan' is not a number of seconds", 13),
     ("subscriber", "pull --wait inf", "--wait: 'inf' is not a number of seconds", 13),
     ("subscriber", "pull a b", "'b' is too much", 8),
-    ("subscriber", "subscribe a --from -5", "is not new, earliest or an offset", 20),
+    ("subscriber", "subscribe a --from -5", "is not new, earliest, an offset, a time", 20),
     ("subscriber", "subscribe a --ack-wait 0", "ack_wait must be above 0", 24),
 ]
 
@@ -183,11 +183,11 @@ def test_example_of_each_verb_is_a_command_of_that_verb(verb: Verb) -> None:
 
 
 def test_verbs_of_the_contract_are_all_there() -> None:
-    both = ["topics", "status", "help", "history", "clear", "exit"]
-    publisher = ["registerPublisher", "createTopic", "send", "deleteTopic"]
+    both = ["peek", "topics", "status", "help", "history", "clear", "exit"]
+    publisher = ["registerPublisher", "createTopic", "send", "purgeTopic", "deleteTopic"]
     subscriber = [
         *("registerSubscriber", "subscribe", "unsubscribe", "pull", "ack", "nack"),
-        *("follow", "subscriptions"),
+        *("extend", "seek", "release", "drop", "follow", "subscriptions"),
     ]
     assert [verb.name for verb in verbs_of("publisher")] == publisher + both
     assert [verb.name for verb in verbs_of("subscriber")] == subscriber + both

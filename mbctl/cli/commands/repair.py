@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mbctl.cli.command import DirectoryCommand, make_app
-from mbctl.cli.damage import DataDirectory, directory_at, exit_code_of, show
+from mbctl.cli.damage import DataDirectory, directory_at, exit_code_of, nobody, show
 from mbctl.cli.options import output_of
 
 app = make_app()
@@ -33,14 +33,15 @@ def repair(
     Without --accept-loss it says what would be given up, changes nothing, and exits 8 if
     there is anything to repair. With it, it exits 0 when the directory is repaired.
     """
+    from mbctl.actions.backups import progress_on
     from mbctl.offline import repair as offline
 
     output = output_of(context)
     place = directory_at(directory)
-    if not accept_loss:
-        report = offline.verify(place)
-        show(output, report)
-        return exit_code_of(report)
-    report = offline.repair(place, created=time.time_ns())
+    with progress_on(output) as progress:
+        if accept_loss:
+            report = offline.repair(place, progress or nobody, created=time.time_ns())
+        else:
+            report = offline.verify(place, progress or nobody)
     show(output, report)
-    return 0
+    return exit_code_of(report) if not accept_loss else 0

@@ -1,55 +1,98 @@
-"""``mbctl topic``: create, list, show, why, delete."""
+"""``mbctl topic``: create, list, show, why, read, purge, delete."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
-from mbctl.actions import text
-from mbctl.cli.arguments import MaxMessages, Topic, parse_size
+from mbctl.actions import places, text
+from mbctl.actions.topics import READ_COUNT
+from mbctl.cli.arguments import Topic, Yes, parse_age, parse_place, parse_size
 from mbctl.cli.command import ClientCommand, Group, make_app
 from mbctl.cli.options import Client, client_of
+from mbctl.model import TopicSettings
 
-app = make_app(cls=Group, help="Create, look at and delete topics.")
+app = make_app(cls=Group, help="Create, look at, read and delete topics.")
+
+
+def _bound(option: str, help: str) -> Any:
+    """An option that takes a size."""
+    return typer.Option(option, metavar="SIZE", parser=parse_size, help=help, show_default=False)
+
+
+def _age(option: str, help: str) -> Any:
+    """An option that takes an age."""
+    return typer.Option(option, metavar="AGE", parser=parse_age, help=help, show_default=False)
 
 
 @app.command(
     cls=ClientCommand,
     epilog="""
     mbctl topic create orders
-    mbctl topic create recent --max-messages 100000 --max-bytes 64M
+    mbctl topic create bounded --max-messages 100000 --max-bytes 64M
+    mbctl topic create recent --max-bytes 1G --when-full drop-oldest --max-age 7d
+    mbctl topic create replayed --retain-age 2h --retain-bytes 256M
     """,
 )
 def create(
     context: typer.Context,
     topic: Topic,
-    max_messages: MaxMessages = None,
-    max_bytes: Annotated[
+    max_messages: Annotated[
         int | None,
         typer.Option(
-            "--max-bytes",
-            metavar="SIZE",
-            parser=parse_size,
-            help="Refuse sends above this size of unread messages, such as 64M.",
+            "--max-messages",
+            metavar="N",
+            min=1,
+            help="Keep at most this many messages.",
+            show_default=False,
         ),
     ] = None,
+    max_bytes: Annotated[
+        int | None, _bound("--max-bytes", "Keep messages of at most this size, such as 64M.")
+    ] = None,
+    max_age: Annotated[
+        float | None, _age("--max-age", "Drop messages older than this, read or not, such as 7d.")
+    ] = None,
+    retain_age: Annotated[
+        float | None,
+        _age("--retain-age", "Keep messages that all have read until they are this old."),
+    ] = None,
+    retain_bytes: Annotated[
+        int | None,
+        _bound("--retain-bytes", "Keep messages that all have read up to this size."),
+    ] = None,
+    when_full: Annotated[
+        Literal["refuse", "drop-oldest"],
+        typer.Option(
+            "--when-full",
+            metavar="refuse|drop-oldest",
+            help="What a send does that the bounds leave no room for.",
+        ),
+    ] = "refuse",
 ) -> None:
     """Create a topic.
 
-    It is no error if the topic is there with the same settings.
+    It is no error if the topic is there with the same settings. Nothing that somebody has not
+    read is dropped unless --max-age or --when-full says so.
     """
     from mbctl.actions import topics
 
     client = client_of(context)
+    settings = TopicSettings(
+        max_messages=max_messages,
+        max_bytes=max_bytes,
+        max_age=max_age,
+        retain_age=retain_age,
+        retain_bytes=retain_bytes,
+        when_full="refuse" if when_full == "refuse" else "drop_oldest",
+    )
     with client.publisher() as publisher:
-        topics.create_topic(
-            publisher, client.output, topic, max_messages=max_messages, max_bytes=max_bytes
-        )
+        topics.create_topic(publisher, client.output, topic, settings)
 
 
 @app.command("list", cls=ClientCommand, epilog="mbctl topic list")
 def list_(context: typer.Context) -> None:
-    """List all topics."""
+    """List all topics; with --verbose, their settings too."""
     from mbctl.actions import topics
 
     client = client_of(context)
@@ -80,12 +123,61 @@ def why(context: typer.Context, topic: Topic) -> None:
         topics.why_topic(admin, client.output, topic)
 
 
-@app.command(cls=ClientCommand, epilog="mbctl topic delete orders --yes")
-def delete(
+@app.command(
+    cls=ClientCommand,
+    epilog="""
+    mbctl topic read orders
+    mbctl topic read orders --from 2h -n 100000 -o raw > orders.txt
+    """,
+)
+def read(
     context: typer.Context,
     topic: Topic,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-) -> int:
+    start: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar=places.PLACES,
+            help="Where to begin; TIME is 2026-01-02T03:04:05Z, or 2h for two hours ago.",
+        ),
+    ] = "earliest",
+    count: Annotated[
+        int,
+        typer.Option("-n", "--count", metavar="MAX", min=1, help="Stop after this many messages."),
+    ] = READ_COUNT,
+) -> None:
+    """Print messages of a topic, read or not, without a subscription.
+
+    Goes on until MAX messages or the end of the topic. Nothing is acknowledged or counted.
+    """
+    from mbctl.actions import topics
+
+    begin = parse_place(start, "--from")
+    client = client_of(context)
+    with client.admin() as admin:
+        topics.read_topic(admin, client.output, topic, start=begin, count=count)
+
+
+@app.command(cls=ClientCommand, epilog="mbctl topic purge orders --yes")
+def purge(context: typer.Context, topic: Topic, yes: Yes = False) -> int:
+    """Give up all messages of a topic, read or not.
+
+    The topic stays, and so do its subscriptions. Asks first, on a terminal.
+    """
+    from mbctl.actions import topics
+
+    client = client_of(context)
+    with client.admin() as admin:
+        if must_ask(client, yes):
+            kept = text.counted(admin.topic(topic).messages, "message")
+            if not confirm(client, f"give up {kept} of topic {topic}?"):
+                return 1
+        topics.purge_topic(admin, client.output, topic)
+    return 0
+
+
+@app.command(cls=ClientCommand, epilog="mbctl topic delete orders --yes")
+def delete(context: typer.Context, topic: Topic, yes: Yes = False) -> int:
     """Delete a topic with its messages and subscriptions.
 
     Asks first, on a terminal.
@@ -94,7 +186,7 @@ def delete(
 
     client = client_of(context)
     with client.admin() as admin:
-        if not yes and sys.stdin.isatty() and client.output.terminal:
+        if must_ask(client, yes):
             info = admin.topic(topic)
             what = (
                 f"delete topic {topic} with {text.counted(info.messages, 'message')}"
@@ -106,9 +198,14 @@ def delete(
     return 0
 
 
+def must_ask(client: Client, yes: bool) -> bool:
+    """Whether there is somebody to ask, who has not said yes already."""
+    return not yes and sys.stdin.isatty() and client.output.terminal
+
+
 def confirm(client: Client, question: str) -> bool:
     """Ask on the terminal; anything but yes leaves everything as it is and says so."""
     if typer.confirm(question, err=True):
         return True
-    client.output.note("nothing was deleted")
+    client.output.note("nothing was changed")
     return False

@@ -3,7 +3,7 @@
 import typer
 
 from mbctl.cli.command import DirectoryCommand, make_app
-from mbctl.cli.damage import DataDirectory, directory_at, exit_code_of, show
+from mbctl.cli.damage import DataDirectory, directory_at, exit_code_of, nobody, show
 from mbctl.cli.options import output_of
 
 app = make_app()
@@ -23,8 +23,11 @@ def verify(context: typer.Context, directory: DataDirectory) -> int:
 
     Exits 0 if all is whole, 8 if something is wrong.
     """
+    from mbctl.actions.backups import progress_on
     from mbctl.offline.repair import verify as act
 
-    report = act(directory_at(directory))
-    show(output_of(context), report)
+    output = output_of(context)
+    with progress_on(output) as progress:
+        report = act(directory_at(directory), progress or nobody)
+    show(output, report)
     return exit_code_of(report)

@@ -9,6 +9,7 @@ import asyncio
 from types import TracebackType
 from typing import Self, TypeVar
 
+from mbctl import forks
 from mbctl.client.aio.connection import Connection, Reply, anew
 from mbctl.client.backoff import FIRST_CONNECT_S, LAST_ATTEMPT_S, Backoff, is_survivable
 from mbctl.client.base import ClientBase, Flow
@@ -29,6 +30,9 @@ class AioClient(ClientBase):
         self._connecting = asyncio.Lock()
         self._closes = 0
         """How often it was closed: a call that began before does not connect any more."""
+        self._is_parents = False
+        """Whether it was connected in the process that this one was forked from."""
+        forks.watch(self)
 
     async def __aenter__(self) -> Self:
         await self._connected(Deadline(self.timeout))
@@ -44,7 +48,7 @@ class AioClient(ClientBase):
 
     async def close(self) -> None:
         """Close the connection. The object may be used again: it connects anew."""
-        self._notice_fork()
+        self._check_closable()
         self._closes += 1
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -57,19 +61,27 @@ class AioClient(ClientBase):
 
     # --- the connection -----------------------------------------------------------------------
 
-    def _leave_parent(self) -> None:
-        connection, self._connection = self._connection, None
+    def _in_child(self) -> None:
+        is_bound = self._loop is not None and not self._loop.is_closed()
+        self._is_parents |= is_bound and (self._connection is not None or self._connecting.locked())
+        self._connection = None
         self._loop = None
-        if connection is not None:
-            connection.disown()
+        self._rebound()
+        super()._in_child()
 
     def _here(self) -> asyncio.AbstractEventLoop:
         """The event loop that all calls are made in.
 
         Raises:
-            InvalidArgument: this one is not the one that has the connection.
+            InvalidArgument: this one is not the one that has the connection, or it was left
+                behind in the parent process.
         """
-        self._notice_fork()
+        if self._is_parents:
+            what = type(self).__name__
+            raise InvalidArgument(
+                reason=f"this {what} is connected in the parent process, and an event loop does "
+                "not survive a fork; make another one here"
+            )
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             if self._loop is not None and not self._loop.is_closed() and self.is_connected:
@@ -80,24 +92,35 @@ class AioClient(ClientBase):
             self._rebound()
         return loop
 
+    def _check_closable(self) -> None:
+        """Raise InvalidArgument if another event loop has the connection."""
+        # What is the parent process's is not closed here, and nothing is wrong with leaving it.
+        if not self._is_parents:
+            self._here()
+
     def _rebound(self) -> None:
         """Make anew what belongs to an event loop."""
         self._connecting = asyncio.Lock()
 
-    async def _connected(self, deadline: Deadline) -> Connection:
+    async def _connected(self, deadline: Deadline, closes: int | None = None) -> Connection:
         """The connection, made anew if it is gone.
+
+        ``closes`` is how often the client had been closed when the call began that needs it.
 
         Raises:
             ConnectionLost: there is none in time, or the client was closed meanwhile.
         """
         self._here()
+        if closes is None:
+            closes = self._closes
+        elif closes != self._closes:
+            raise self._lost("it was closed here")
         connection = self._connection
         if connection is not None and connection.is_open:
             return connection
         # A pull may wait for hours, but not for a server that is gone.
         first = self.welcome is None
         deadline = deadline.within(min(self.timeout, FIRST_CONNECT_S) if first else self.timeout)
-        closes = self._closes
         try:
             async with asyncio.timeout(deadline.remaining), self._connecting:
                 return await self._connect(deadline, closes)
@@ -171,10 +194,11 @@ class AioClient(ClientBase):
         nothing left to do the second time, which is what its reply then says.
         """
         backoff = Backoff()
+        closes = self._closes
         was_retried = False
         try:
             while True:
-                connection = await self._connected(deadline)
+                connection = await self._connected(deadline, closes)
                 try:
                     reply = await self._ask(connection, request, deadline)
                     break

@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable
 from typing import TypeVar, cast
 
+from mbctl import forks
 from mbctl.client.address import Address, lost
 from mbctl.client.deadline import Deadline
 from mbctl.client.packing import to_frame
@@ -55,6 +56,7 @@ class Connection(asyncio.Protocol):
         """Whether this side ended it."""
         self.slots = asyncio.Semaphore()
         """Held by each request in flight but pulls and sends, which have bounds of their own."""
+        forks.watch(self)
 
     @classmethod
     async def connect(cls, address: Address, deadline: Deadline) -> "Connection":
@@ -203,17 +205,17 @@ class Connection(asyncio.Protocol):
         finally:
             transport.abort()
 
-    def disown(self) -> None:
-        """Let go of what is the parent process's, without a trace there.
-
-        The event loop may share its poll with the parent's, so the transport must not be
-        closed; only this process's descriptor is, by putting another file in its place.
-        """
-        self.end = self._ended("it is the parent process's")
+    def _in_child(self) -> None:
+        # The event loop shares its poll with the parent's, so the transport must not be
+        # closed, nor be garbage; only this process's descriptor is, by putting another file
+        # in its place.
+        if self.end is None:
+            self.end = self._ended("it is the parent process's")
         _disowned.append(self)
-        if self._transport is not None:
+        sock = None if self._transport is None else self._transport.get_extra_info("socket")
+        if sock is not None and sock.fileno() >= 0:
             null = os.open(os.devnull, os.O_RDWR)
-            os.dup2(null, self._transport.get_extra_info("socket").fileno())
+            os.dup2(null, sock.fileno(), inheritable=False)
             os.close(null)
 
     def _ended(self, reason: str) -> ConnectionLost:

@@ -32,7 +32,12 @@ class Following(AsyncIterator[Message]):
         return self
 
     async def __anext__(self) -> Message:
-        return await self._follow.next_message()
+        follow = self._follow
+        # The usual case, without another coroutine: a message of the batch at hand.
+        for message in follow.messages:
+            follow.yielded_next = message.offset + 1
+            return message
+        return await follow.first_of_next()
 
     async def aclose(self) -> None:
         """Give back what was not yielded, now."""
@@ -60,30 +65,32 @@ class Follow:
         """The replies that have come and were not looked at, by the ids of their pulls."""
         self._waiter: asyncio.Future[MbctlError | None] | None = None
         self._batch: Batch | None = None
-        self._messages: Iterator[Message] = iter(())
-        self._yielded_next = 0
+        self.messages: Iterator[Message] = iter(())
+        """What is left of the batch."""
+        self.yielded_next = 0
+        """The offset after the last message that was yielded."""
         self.is_dropped = False
         """Whether nobody can ask for a message any more."""
         self.is_ended = False
 
-    async def next_message(self) -> Message:
-        """The next message; cancelled, it is the next one all the same.
+    async def first_of_next(self) -> Message:
+        """The first message of the next batch; cancelled, it is the next one all the same.
 
         Raises:
             StopAsyncIteration: the follow has ended, by an error or with its Subscriber.
             MbctlError: as from ``Subscriber.pull``; that ends it.
         """
-        message = next(self._messages, None)
-        if message is None:
+        if self.is_ended:
+            raise StopAsyncIteration
+        self._finish()
+        try:
+            message = await self._first_of_next()
+        except MbctlError as error:
             if self.is_ended:
-                raise StopAsyncIteration
-            self._finish()
-            try:
-                message = await self._first_of_next()
-            except MbctlError:
-                self.leave()
-                raise
-        self._yielded_next = message.offset + 1
+                raise StopAsyncIteration from error
+            self.leave()
+            raise
+        self.yielded_next = message.offset + 1
         return message
 
     async def _first_of_next(self) -> Message:
@@ -102,9 +109,9 @@ class Follow:
                     self._ask(self._connection)
                 if batch:
                     self._batch = batch
-                    self._yielded_next = 0
-                    self._messages = iter(batch)
-                    return next(self._messages)
+                    self.yielded_next = 0
+                    self.messages = iter(batch)
+                    return next(self.messages)
                 subscriber.leave_gap(batch)
 
     # --- pulls ------------------------------------------------------------------------------------
@@ -116,17 +123,15 @@ class Follow:
         while True:
             # A follow is endless; each attempt and each reconnect has a time of its own.
             await subscriber._ended(self._topics, Deadline(subscriber.timeout))
-            connection = await subscriber._connected(Deadline(subscriber.timeout))
             if self.is_ended:
                 raise StopAsyncIteration
+            connection = await subscriber._connected(Deadline(subscriber.timeout))
             self._ask(connection)
             for id_ in self._replies:
                 return self._pulls.pop(id_), self._replies.pop(id_)
             error = await self._told(connection)
             if error is None:
                 continue
-            if self.is_ended:
-                raise StopAsyncIteration
             if not subscriber._survives(error, connection, Deadline(subscriber.timeout)):
                 raise anew(error)
             await asyncio.sleep(backoff.next_s())
@@ -201,6 +206,30 @@ class Follow:
             id_ = next(subscriber._ids)
             connection.tell(wire.Ack(id_, batch.topic, batch.topic_id, ranges))
 
+    def restart(self, topic: str) -> None:
+        """Go on with ``topic`` from where its subscription has been moved to.
+
+        What was pulled is given back, unless it was yielded: it may be from after that.
+        """
+        subscriber, connection = self._subscriber, self._connection
+        is_open = connection is not None and connection.is_open
+        batch = self._batch
+        if batch is not None and batch.topic == topic:
+            self._batch = None
+            self.messages = iter(())
+            if connection is not None and is_open and batch.open_ranges:
+                subscriber.give_back(connection, batch, batch.open_ranges)
+        for id_ in [id_ for id_, of in self._pulls.items() if of == topic]:
+            del self._pulls[id_]
+            reply = self._replies.pop(id_, None)
+            if connection is None or not is_open:
+                continue
+            if reply is None:
+                subscriber.end_pull(connection, id_, topic)
+            else:
+                subscriber.give_back_reply(connection, topic, reply)
+        self._wake(None)
+
     def leave(self) -> None:
         """Give back what was not yielded and end the pulls under way. It may be called again."""
         if self.is_ended:
@@ -209,8 +238,8 @@ class Follow:
         subscriber, connection = self._subscriber, self._connection
         subscriber._follows.discard(self)
         batch, self._batch = self._batch, None
-        self._messages = iter(())
-        rest = [] if batch is None else subscriber._leave_rest(batch, self._yielded_next)
+        self.messages = iter(())
+        rest = [] if batch is None else subscriber._leave_rest(batch, self.yielded_next)
         pulls, self._pulls = self._pulls, {}
         if connection is not None and connection.is_open:
             if batch is not None and rest:

@@ -26,6 +26,9 @@ class Pipeline(Gatherer):
     def __init__(self, publisher: "Publisher") -> None:
         super().__init__(publisher.limits)
         self._publisher = publisher
+
+    def _begin(self) -> None:
+        super()._begin()
         self._ready: deque[Part] = deque()
         """Batches that are full and have not been sent."""
         self._turn = asyncio.Lock()

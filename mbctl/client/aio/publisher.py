@@ -110,15 +110,18 @@ class Publisher(PublisherBase, AioClient):
 
     def pipeline(self) -> Pipeline:
         """Send many messages without waiting for each; leaving its block waits for all."""
-        return Pipeline(self)
+        pipeline = Pipeline(self)
+        self._pipelines.add(pipeline)
+        return pipeline
 
     async def close(self) -> None:
         """Close the connection. Sends without an answer are not repeated any more."""
-        self._notice_fork()
+        self._check_closable()
         sends = list(self._window)
         self._give_up(sends)
         for send in sends:
             _tell(send, self._lost("it was closed here"))
+        self._wake_room()
         await super().close()
 
     # --- sending ------------------------------------------------------------------------------
@@ -132,10 +135,11 @@ class Publisher(PublisherBase, AioClient):
         """
         packing.to_text(topic, "topic")
         self._here()
+        closes = self._closes
         await self._take_turn(deadline)
         try:
             while True:
-                connection = await self._connected(deadline)
+                connection = await self._connected(deadline, closes)
                 if self._window.is_full(self.limits):
                     await self._room_made(deadline)
                 elif connection.is_congested:
@@ -178,6 +182,9 @@ class Publisher(PublisherBase, AioClient):
         else:
             self._note_answer(send.id, reply)
         _tell(send, error)
+        self._wake_room()
+
+    def _wake_room(self) -> None:
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
 
@@ -250,10 +257,6 @@ class Publisher(PublisherBase, AioClient):
                 error = await self._told(sends[0], connection, deadline)
                 if error is not None:
                     raise anew(error)
-
-    def _forked(self) -> None:
-        super()._forked()
-        self._rebound()
 
     def _rebound(self) -> None:
         super()._rebound()

@@ -11,6 +11,7 @@ from mbctl.client.aio.connection import Connection, Reply, until
 from mbctl.client.aio.follow import Follow, Following
 from mbctl.client.aio.messages import Batch
 from mbctl.client.deadline import Deadline
+from mbctl.client.packing import StartLike
 from mbctl.client.subscribing import SubscriberBase, bounded_wait, topics_to_follow
 from mbctl.errors import (
     InvalidArgument,
@@ -21,7 +22,7 @@ from mbctl.errors import (
     TopicNotFound,
     from_wire,
 )
-from mbctl.model import Range, Subscribed
+from mbctl.model import Range, Sought, Subscribed
 from mbctl.wire import messages as wire
 
 # How long closing waits for pulls under way to end, so that what they were granted is given
@@ -61,8 +62,8 @@ class Subscriber(SubscriberBase[Batch], AioClient):
 
     async def close(self) -> None:
         """Close the connection. What is not acknowledged will be delivered again."""
+        self._check_closable()
         try:
-            self._notice_fork()
             self._end_following()
             self._unsettled.clear()
             self._carried.clear()
@@ -76,7 +77,7 @@ class Subscriber(SubscriberBase[Batch], AioClient):
     async def subscribe(
         self,
         topic: str,
-        start: int | str | None = None,
+        start: StartLike | None = None,
         *,
         ack_wait: float = 30.0,
         max_deliveries: int | None = None,
@@ -85,8 +86,10 @@ class Subscriber(SubscriberBase[Batch], AioClient):
         """Subscribe to a topic, or keep the place in it and apply the options.
 
         ``start`` is None (the first subscription begins at the earliest message, later
-        ones at new), "new", "earliest" or an offset. A message pulled and not acknowledged
-        within ``ack_wait`` seconds is delivered again.
+        ones at new), "new", "earliest", an offset, or a datetime (a local one if it has no
+        zone). A message pulled and not acknowledged within ``ack_wait`` seconds is delivered
+        again. One that was delivered ``max_deliveries`` times moves to the topic
+        ``dead_letter``; without that it is parked.
 
         Raises:
             TopicNotFound, OffsetOutOfRange, InvalidArgument, LimitExceeded, NotSupported
@@ -108,6 +111,21 @@ class Subscriber(SubscriberBase[Batch], AioClient):
             TopicNotFound, SubscriptionNotFound: there is no such thing.
         """
         await self._run(self._unsubscribe(topic))
+
+    async def seek(self, topic: str, start: StartLike) -> Sought:
+        """Move the subscription to ``start``, back or forward; where it stands then.
+
+        What was pulled before is not acknowledged any more, neither by the next pull nor by
+        ``ack()``. A loop over ``follow`` goes on from the new place.
+
+        Raises:
+            TopicNotFound, SubscriptionNotFound: there is no such thing.
+            OffsetOutOfRange, InvalidArgument: there is no such place.
+        """
+        sought = await self._run(self._seek(topic, start))
+        for follow in list(self._follows):
+            follow.restart(topic)
+        return sought
 
     async def pull(
         self,
@@ -288,11 +306,11 @@ class Subscriber(SubscriberBase[Batch], AioClient):
             await connection.ask(request).answer(deadline)
             self._replaced.pop()
 
-    def _forked(self) -> None:
-        super()._forked()
+    def _in_child(self) -> None:
+        for follow in self._follows:
+            follow.is_ended = True
         self._follows.clear()
-        self._waited.clear()
-        self._endings.clear()
+        super()._in_child()
 
     def _rebound(self) -> None:
         super()._rebound()
