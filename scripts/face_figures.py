@@ -9,8 +9,6 @@ asyncio face, and the second as a share of the first. The best of three rounds c
 
 import argparse
 import asyncio
-import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
@@ -18,6 +16,7 @@ from contextlib import ExitStack
 import uvloop
 
 from mbctl import Publisher, Subscriber, aio
+from mbctl.bench.processes import ServerProcess
 
 PAYLOAD = b"x" * 100
 ROUNDS = 3
@@ -154,6 +153,8 @@ def measure(server: str, count: int, loop: str) -> None:
         runner = stack.enter_context(asyncio.Runner(loop_factory=factory))
         publisher.create_topic("in")
         publisher.create_topic("out")
+        # It never reads, so the others find the same messages every time.
+        stack.enter_context(Subscriber(server, name="keeper")).subscribe("out")
         with publisher.pipeline() as pipe:
             for _ in range(count):
                 pipe.send("out", PAYLOAD)
@@ -176,16 +177,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
     options = parser.parse_args()
-    command = [sys.executable, "-m", "mbctl", "server", "--memory", "--port", "0"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as server:
-        assert server.stdout is not None
-        address = server.stdout.readline().rpartition(" ")[2].strip()
-        try:
-            measure(address, options.count, options.loop)
-        finally:
-            server.terminate()
+    with ServerProcess() as server:
+        measure(server.address, options.count, options.loop)
 
 
 if __name__ == "__main__":

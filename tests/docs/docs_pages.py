@@ -1,6 +1,7 @@
 """The pages of the documentation, taken apart into fenced blocks."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -44,6 +45,7 @@ def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
+@cache
 def blocks_of(page: Path) -> list[Block]:
     """The fenced blocks of a page, in order."""
     return take_apart(name_of(page), page.read_text(encoding="utf-8"))
@@ -67,6 +69,7 @@ def take_apart(name: str, text: str) -> list[Block]:
     return blocks
 
 
+@cache
 def prose_of(page: Path) -> str:
     """A page without its blocks."""
     return _FENCE.sub("", page.read_text(encoding="utf-8"))

@@ -26,7 +26,9 @@ PATIENCE_S = 20.0
 # A prompt that nothing prints by accident; shown as "$ ".
 _SHELL_PROMPT = "\x1e$ "
 _PROMPTS = {"$ ": _SHELL_PROMPT, "publisher> ": "publisher> ", "subscriber> ": "subscriber> "}
-_ANY_PROMPT = [re.compile(rf"(?<![^\n]){re.escape(p)}\Z") for p in _PROMPTS.values()]
+# At the beginning of a line, or of a screen that was cleared.
+_BEGINNING = r"(?:(?<![^\n])|(?<=\x1b\[2J))"
+_ANY_PROMPT = [re.compile(rf"{_BEGINNING}{re.escape(p)}\Z") for p in _PROMPTS.values()]
 # Before the further lines of a command, as of a text up to END.
 _CONTINUED = "> "
 _INTERRUPT = "^C"
@@ -124,14 +126,15 @@ class Terminal:
         typed = step.line.replace(SHOWN_ADDRESS, self._address)
         self._child.sendline(typed)
         if _INTERRUPT in step.expected:
-            awaited = step.expected[: step.expected.index(_INTERRUPT)]
+            # At a shell's prompt the terminal shows what is typed.
+            echo = [step.line] if step.prompt != "$ " else []
+            awaited = [*echo, *step.expected[: step.expected.index(_INTERRUPT)]]
             shown = self._read_until_like(awaited)
             self._child.sendintr()
             # bash ends the line of a command that died of it.
             shown = self._clean(shown + self._read_to_prompt()).removesuffix("\n")
         else:
             shown = self._clean(self._read_to_prompt())
-        # At a shell's prompt the terminal shows what is typed.
         return shown.removeprefix(f"{typed}\n") if step.prompt != "$ " else shown
 
     def close(self) -> None:
@@ -213,9 +216,12 @@ def _environment(address: str, directory: Path) -> dict[str, str]:
     """A stranger's environment, with mbctl and python on its path."""
     programs = directory / ".bin"
     programs.mkdir()
-    for name, arguments in (("mbctl", "-m mbctl"), ("python", "")):
+    # As people start it: with the script that was installed beside python.
+    python = Path(sys.executable)
+    for name, installed in (("mbctl", python.with_name("mbctl")), ("python", python)):
+        assert installed.exists(), f"{installed} is not there: the project is not installed"
         program = programs / name
-        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
+        program.write_text(f'#!/bin/sh\nexec "{installed}" "$@"\n')
         program.chmod(0o755)
     kept = {n: v for n, v in os.environ.items() if not n.startswith(("MBCTL_", "XDG_", "PYTEST"))}
     return {

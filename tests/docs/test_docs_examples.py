@@ -1,12 +1,12 @@
 """Every example of the README and of docs/ does what the page shows.
 
-Each page has a server and a directory of its own. Its blocks run in order: ``console``
-in a terminal, ``python`` in one namespace, with an ``output`` block below it if it
-prints. A block is left out only where a comment above it says why.
+Each page has a directory of its own, and finds a server without any topics. Its blocks run
+in order: ``console`` in a terminal, ``python`` in one namespace, with an ``output`` block
+below it if it prints. A block is left out only where a comment above it says why.
 """
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from itertools import pairwise, zip_longest
 from pathlib import Path
@@ -18,6 +18,8 @@ from broker_process import BrokerProcess
 from docs_pages import Block, blocks_of, name_of, pages, take_apart
 from docs_terminal import SHOWN_ADDRESS, Typist, looks_like, steps_of
 
+from mbctl import Admin
+
 # ``text`` is drawings and forms; there is nothing in it to run.
 KINDS = ("console", "python", "output", "json", "text")
 
@@ -25,26 +27,40 @@ KINDS = ("console", "python", "output", "json", "text")
 NORMATIVE = ("docs/protocol.md", "docs/storage-format.md")
 
 PAGES = [page for page in pages() if name_of(page) not in NORMATIVE]
+WITH_EXAMPLES = [
+    page for page in PAGES if any(b.kind in ("console", "python", "json") for b in blocks_of(page))
+]
+
+
+@pytest.fixture(scope="module")
+def pages_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+    """A server that keeps its messages on disk, as one does that is started without options."""
+    broker = BrokerProcess(data=tmp_path_factory.mktemp("broker"))
+    yield broker
+    broker.check()
 
 
 @pytest.fixture
-def broker(start_broker: Callable[..., BrokerProcess]) -> BrokerProcess:
-    """A fresh server."""
-    return start_broker()
+def broker(pages_broker: BrokerProcess) -> BrokerProcess:
+    """The server, without any topics and so without subscriptions."""
+    with Admin(pages_broker.address) as admin:
+        for info in admin.topics():
+            admin.delete_topic(info.topic)
+    return pages_broker
 
 
 @pytest.fixture
 def typist(
     broker: BrokerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Typist]:
-    """Terminals whose default server is the fresh one."""
+    """Terminals whose default server is the one without topics."""
     monkeypatch.chdir(tmp_path)
     typist = Typist(broker.address, tmp_path)
     yield typist
     typist.close()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=name_of)
 def test_examples_of_page_do_what_it_shows(
     page: Path, broker: BrokerProcess, typist: Typist
 ) -> None:

@@ -4,7 +4,8 @@ import asyncio
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from broker_process import PATIENCE_S, wait_until
@@ -100,6 +101,22 @@ class ServerInside:
 
         return asyncio.run_coroutine_threadsafe(called(), self._loop).result(PATIENCE_S)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the server's thread from doing anything while the block lasts."""
+        go_on, is_held = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            is_held.set()
+            assert go_on.wait(PATIENCE_S)
+
+        self._loop.call_soon_threadsafe(hold)
+        assert is_held.wait(PATIENCE_S)
+        try:
+            yield
+        finally:
+            go_on.set()
+
     def wait_until(self, condition: Callable[[], T]) -> T:
         """Wait until ``condition``, looked at in the server's thread, is true."""
         return wait_until(lambda: self.on_loop(condition))
@@ -113,7 +130,11 @@ class ServerInside:
         assert not server.congested
         assert not server._members
         assert not server._lingering
-        assert (server.request_bytes, server.partial_bytes) == (0, 0)
+        assert (server.request_bytes, server.partial.bytes) == (0, 0)
+        assert not server.partial._begun
+        assert not server.partial._held
+        assert not server.turns._line
+        assert (len(server.unread), server.unread.bytes, server.unread.queued) == (0, 0, 0)
 
     def client(self) -> "RawClient":
         """A client that has said nothing yet."""

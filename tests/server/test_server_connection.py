@@ -19,7 +19,7 @@ from mbctl.model import KIB, MIB, Limits
 from mbctl.wire import messages as wire
 
 
-@pytest.fixture(params=["uvloop", "asyncio"])
+@pytest.fixture(params=["uvloop", pytest.param("asyncio", marks=pytest.mark.slow)])
 def inside(request: pytest.FixtureRequest) -> Iterator[ServerInside]:
     """A server in this process, on either event loop."""
     loop_factory: Any = asyncio.SelectorEventLoop
@@ -38,6 +38,16 @@ def test_a_client_is_welcomed_with_the_limits_in_force(inside: ServerInside) -> 
         assert isinstance(welcome, wire.Welcome)
         assert (welcome.version, welcome.engine, welcome.durability) == (1, "local", "memory")
         assert welcome.limits == inside.limits
+
+
+def test_answers_leave_at_once_however_small(inside: ServerInside) -> None:
+    with inside.client() as client:
+        client.hello()
+        (connection,) = inside.server.connections
+        assert connection._transport is not None
+        sock = connection._transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
 def test_a_client_that_shares_no_version_is_told(inside: ServerInside) -> None:
@@ -423,20 +433,20 @@ def test_bytes_in_flight_of_all_connections_are_bounded_together(
         letting_go.join()
 
 
-def test_frames_begun_and_not_completed_are_bounded_together_the_oldest_gives_way() -> None:
-    with ServerInside(Limits(partial_bytes=2 * MIB)) as inside:
+def test_frames_begun_and_not_completed_are_bounded_together_who_comes_is_refused() -> None:
+    with ServerInside(Limits(partial_bytes=200 * KIB)) as inside:
         clients = [inside.client().hello() for _ in range(4)]
         head = (7 * MIB).to_bytes(4, "big")
-        held = 600 * KIB + len(head)
+        held = 60 * KIB + len(head)
         for number, client in enumerate(clients, 1):
-            client.write(head + bytes(600 * KIB))
-            inside.wait_until(lambda n=number: inside.server.partial_bytes == min(n, 3) * held)
-        clients[0].rest()
-        assert clients[0].end == "LimitExceeded"
-        for client in clients[1:]:
+            client.write(head + bytes(60 * KIB))
+            inside.wait_until(lambda n=number: inside.server.partial.bytes == min(n, 3) * held)
+        clients[3].rest()
+        assert clients[3].end == "LimitExceeded"
+        for client in clients[:3]:
             client.reset()
-        inside.wait_until(lambda: inside.server.partial_bytes == 0)
-        clients[0].socket.close()
+        inside.wait_until(lambda: inside.server.partial.bytes == 0)
+        clients[3].socket.close()
 
 
 # --- backpressure -------------------------------------------------------------------------------
@@ -524,26 +534,28 @@ def _write_until_closed(sock: socket.socket, content: bytes) -> None:
         return
 
 
-def test_who_reads_nothing_is_dropped_when_all_such_together_hold_too_much(
+def test_who_reads_nothing_for_long_is_dropped_when_there_is_little_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with (
-        ServerInside(Limits(server_bytes=MIB)) as inside,
+        ServerInside(Limits(server_bytes=4 * MIB)) as inside,
         Publisher(inside.address) as publisher,
         inside.client() as deaf,
     ):
         publisher.create_topic("t")
         for _ in range(4):
-            publisher.send_many("t", [bytes(MIB)] * 3)
+            publisher.send_many("t", [bytes(MIB - 64)] * 3)
         deaf.take_little()
         deaf.subscriber("deaf").ask(wire.Subscribe(0, "t"))
-        for _ in range(3):
+        for _ in range(12):
             deaf.write(deaf.frame(wire.Pull(0, "t", 1000)))
         (held,) = inside.wait_until(lambda: list(inside.server.stalled))
+        inside.wait_until(lambda: inside.server.unread.bytes > MIB)
         # Not at once: it may be about to read.
         inside.on_loop(inside.server._sweep_once)
         assert inside.on_loop(lambda: held in inside.server.connections)
-        monkeypatch.setattr("mbctl.server.server._STALLED_NS", 0)
+        monkeypatch.setattr("mbctl.server.unread._STALLED_NS", 0)
+        monkeypatch.setattr("mbctl.server.unread._ROOM_SHARE", 1000)
         inside.on_loop(inside.server._sweep_once)
         inside.wait_until(lambda: held not in inside.server.connections)
         assert publisher.send("t", b"served").count == 1
@@ -624,7 +636,7 @@ def test_a_reset_in_the_middle_of_a_frame_is_survived(inside: ServerInside) -> N
         client.reset()
     with Admin(inside.address) as admin:
         wait_until(lambda: admin.status().connections == 1)
-    assert inside.on_loop(lambda: inside.server.partial_bytes) == 0
+    assert inside.on_loop(lambda: inside.server.partial.bytes) == 0
 
 
 def test_an_ended_connection_releases_its_leases_at_once(inside: ServerInside) -> None:

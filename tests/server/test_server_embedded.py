@@ -30,7 +30,9 @@ from mbctl.model import Limits
 
 def threads() -> set[str]:
     """The threads that run now, beside the tests' own."""
-    return {t.name for t in threading.enumerate()} - _OWN
+    names = {t.name for t in threading.enumerate()} - _OWN
+    # A loop's pool of threads ends with the loop, whoever used it.
+    return {name for name in names if not name.startswith("asyncio_")}
 
 
 # Other tests in the same process have a loop for the calls of the asyncio face.
@@ -306,3 +308,77 @@ def test_failing_disk_ends_the_server_and_not_the_process(tmp_path: Path) -> Non
     )
     assert (ended.returncode, ended.stdout.split()) == (0, ["unknown", "failed", "b'kept'"])
     assert "Traceback" not in ended.stderr
+
+
+# --- forks --------------------------------------------------------------------------------------
+
+# In a process of its own, for the sake of its descriptors.
+_FORKED = """
+import os, socket, sys
+from mbctl import ConnectionLost, Publisher, Server
+
+def sockets_of(port):
+    count = 0
+    for descriptor in os.listdir("/dev/fd"):
+        try:
+            sock = socket.socket(fileno=int(descriptor))
+        except OSError:
+            continue
+        if sock.family == socket.AF_INET:
+            count += sock.getsockname()[1] == port
+        sock.detach()
+    return count
+
+data = sys.argv[1] if sys.argv[1:] else None
+server = Server(data=data)
+server.start()
+address, port = server.address, int(server.address.rpartition(":")[2])
+publisher = Publisher(address)
+publisher.create_topic("orders")
+listening, let_go = os.pipe(), os.pipe()
+child = os.fork()
+if child == 0:
+    # Here nothing of it runs and nothing of it is open; it serves this process as any other.
+    assert sockets_of(port) == 0
+    files = [os.path.realpath(f"/dev/fd/{fd}") for fd in os.listdir("/dev/fd")]
+    assert data is None or not [file for file in files if file.startswith(data)]
+    assert server.address == address
+    assert publisher.send("orders", b"child").offset == 0
+    server.stop()
+    publisher.close()
+    os.write(listening[1], b"!")
+    os.read(let_go[0], 1)
+    os._exit(0)
+os.read(listening[0], 1)
+# It has not been stopped by the child.
+assert publisher.send("orders", b"parent").offset == 1
+server.stop()
+try:
+    Publisher(address, timeout=0.05)
+except ConnectionLost as error:
+    assert "refused" in str(error), error
+# The child lives, and holds neither the port nor the lock of the directory.
+with Server(data=data, port=port) as again, Publisher(again.address) as other:
+    if data:
+        print(other.send("orders", b"again").offset)
+os.write(let_go[1], b"!")
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.parametrize("loop", ["uvloop", pytest.param("asyncio", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_server_stays_with_its_process_when_that_forks(
+    where: str, loop: str, tmp_path: Path
+) -> None:
+    code = _FORKED
+    if loop == "asyncio":
+        code = "import sys; sys.modules['uvloop'] = None\n" + code
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *([str(tmp_path / "data")] if where == "disk" else [])],
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.split() == (["2"] if where == "disk" else [])

@@ -145,8 +145,8 @@ def test_a_client_that_misbehaves_in_a_loop_does_not_fill_the_log(start_broker: 
             client.rest()
     seconds = time.monotonic() - begin
     lines = [line for line in broker.log.splitlines() if "connection ended" in line]
-    assert 10 <= len(lines) <= 10 * (seconds + 2)
-    assert "more of these" in lines[9]
+    assert 5 <= len(lines) <= 5 * (seconds + 2)
+    assert "more of these" in lines[4]
 
 
 def test_a_log_that_nobody_reads_does_not_stop_the_server() -> None:
@@ -263,7 +263,8 @@ def test_a_stopping_server_accepts_no_one(start_broker: Start) -> None:
         deaf.ask(wire.Subscribe(0, "t"))
         for _ in range(3):
             deaf.write(deaf.frame(wire.Pull(0, "t", 1000)))
-        publisher.create_topic("t")
+        with Admin(broker.address) as admin:
+            wait_until(lambda: admin.status().messages_out == 7)
         broker.process.send_signal(signal.SIGTERM)
         wait_until(lambda: "server stopping" in broker.log)
         host, port = broker.address.split(":")
@@ -326,7 +327,8 @@ def test_a_server_short_of_descriptors_takes_fewer_connections(start_broker: Sta
             held.append(client.reply())
         except ConnectionError:
             assert client.end == "LimitExceeded"
-    assert len(held) == 36
+    # Half of what there is, for the rest is little.
+    assert len(held) == 50
     for client in clients:
         client.socket.close()
     with Admin(address) as admin:

@@ -1,0 +1,1 @@
+"""The parts of growth_figures.py: servers that have much of something."""
