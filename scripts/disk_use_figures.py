@@ -103,6 +103,8 @@ class Worst:
         self._segment_bytes = segment_bytes
         self.of_records = self.of_disk = 0.0
         self.live = self.taken = 0
+        self.when = (0, 0)
+        """How much was alive and taken when there was most in proportion."""
 
     async def look(self) -> None:
         """Look how much is taken up now."""
@@ -111,7 +113,8 @@ class Worst:
         self.live = sum(topic.bytes + topic.messages * BATCH_BYTES for topic in topics)
         self.taken = self._broker.journal.taken
         bound = 2 * self.live + 2 * self._segment_bytes
-        self.of_records = max(self.of_records, self.taken / bound)
+        if self.taken / bound > self.of_records:
+            self.of_records, self.when = self.taken / bound, (self.live, self.taken)
         # Two segments are made ahead of need and reserved as a whole: not more than the bound
         # has for what is written.
         reserved = bound + 2 * self._segment_bytes
@@ -187,7 +190,9 @@ async def measure(options: argparse.Namespace, directory: Path) -> None:
     )
     print(f"alive in the end         {worst.live / 1e6:.1f} MB in {len(kept)} batches")
     print(f"taken in the end         {worst.taken / 1e6:.1f} MB, {len(cold)} of {len(names)} cold")
+    live, taken = (size / 1e6 for size in worst.when)
     print(f"worst: records           {worst.of_records:.2f} of 2 x live + 2 segments")
+    print(f"                         that was {taken:.1f} MB with {live:.1f} MB alive")
     print(f"worst: disk, as reserved {worst.of_disk:.2f} of 2 x live + 4 segments")
     print(f"machine                  {machine()}")
 

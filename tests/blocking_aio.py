@@ -63,6 +63,12 @@ class Blocking:
             return wrap(value)
         return lambda *args, **kwargs: run(value, *args, **kwargs)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_inner":
+            super().__setattr__(name, value)
+        else:
+            setattr(self._inner, name, value)
+
     def __iter__(self) -> Iterator[Any]:
         return self if isinstance(self._inner, aio.Following) else map(wrap, self._inner)
 

@@ -256,19 +256,15 @@ class Publisher(PublisherBase, SyncClient):
                     were_numbered = True
         return were_numbered
 
-    def _forget_given_up(self, *, is_new: bool = False) -> None:
-        """Do not repeat what was given up. On a new connection none of it is in flight."""
+    def _forget_given_up(self) -> None:
         while self._given_up:
-            send = self._given_up.popleft()
-            if is_new or self._channel is None:
-                self._window.drop(send)
-            else:
-                self._window.abandon(send)
+            # In flight it stays, until there is an answer or another connection.
+            self._window.abandon(self._given_up.popleft())
 
     # --- the connection -----------------------------------------------------------------------
 
     def _reopened(self, channel: Channel, deadline: Deadline) -> None:
-        self._forget_given_up(is_new=True)
+        self._forget_given_up()
         for sends, are_more in self._bursts():
             for send in sends:
                 channel.write(self._frame_of(send), deadline)

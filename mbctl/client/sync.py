@@ -92,17 +92,19 @@ class SyncClient(ClientBase):
 
     def _connect(self, deadline: Deadline) -> Channel:
         backoff = Backoff()
+        reason: MbctlError = ConnectionLost(address=self.server, reason="no answer in time")
         while True:
             try:
                 return self._attempt(deadline)
             except MbctlError as error:
+                # The last attempt has little time; why the one before it failed says more.
+                reason = reason if isinstance(error, Timeout) else error
                 pause = min(backoff.next_s(), deadline.remaining - LAST_ATTEMPT_S)
                 if not error.retryable or pause <= 0:
-                    if isinstance(error, Timeout):
-                        reason = "no answer in time"
-                        raise ConnectionLost(address=self.server, reason=reason) from error
-                    raise
-                nap(pause)
+                    if reason is error:
+                        raise
+                    raise reason from error
+            nap(pause)
 
     def _attempt(self, deadline: Deadline) -> Channel:
         channel = Channel.connect(self.address, deadline.remaining)
@@ -152,12 +154,13 @@ class SyncClient(ClientBase):
 
     # --- requests -----------------------------------------------------------------------------
 
-    def _run(self, flow: Flow[T], timeout: float | None = None) -> T:
-        """Run a verb's flow to its answer, within ``timeout`` or the client's own."""
-        deadline = Deadline(self.timeout if timeout is None else timeout)
+    def _run(self, flow: Flow[T]) -> T:
+        """Run a verb's flow to its answer, within the client's timeout."""
+        deadline = Deadline(self.timeout)
         return self._in_turn(lambda: self._answer_of(flow, deadline), deadline)
 
     def _answer_of(self, flow: Flow[T], deadline: Deadline) -> T:
+        """Run a verb's flow to its answer, in a turn."""
         try:
             request = next(flow)
             while True:

@@ -113,10 +113,9 @@ class SendWindow:
             self._bytes -= len(send.batch)
 
     def disconnected(self) -> None:
-        """Note that the connection is gone: nothing that was given up is in flight any more."""
-        self._by_id = {id_: send for id_, send in self._by_id.items() if send in self}
+        """Note that no send gets an answer on the connection that it was written to."""
+        self._by_id.clear()
 
     def lost(self, send: PendingSend) -> None:
         """Note that ``send`` gets no answer on the connection that it was written to."""
-        if send not in self:
-            self._by_id.pop(send.id, None)
+        self._by_id.pop(send.id, None)

@@ -33,8 +33,10 @@ from mbctl.journal.format import (
 from mbctl.journal.scan import batch_head
 from mbctl.journal.segment import TEMPORARY, seal
 from mbctl.journal.snapshot import NoRoom
-from mbctl.model import KIB
+from mbctl.model import KIB, MIB
 
+# How much is left for the last sync at most, which is one piece of work for the disk.
+_UNSYNCED_BYTES = 8 * MIB
 # How much is read at once; arbitrary.
 _WINDOW_BYTES = 64 * KIB
 # What a topic has in the footer at most, beside its batches.
@@ -60,6 +62,7 @@ class ColdSegment:
         self._sources: dict[int, File] = {}
         self._window_data = memoryview(b"")
         self._window_place = 0
+        self._unsynced = 0
         self._next_number = 1
         self._name = segment_name(number)
 
@@ -93,14 +96,17 @@ class ColdSegment:
         return found
 
     def write(self, buffers: list[Buffer]) -> None:
-        """Write what was taken in since the last time; it is synced when this returns."""
+        """Write what was taken in since the last time, and sync it where it gets much."""
         assert self._file is not None
         size = sum(memoryview(buffer).nbytes for buffer in buffers)
         try:
             self._file.write(buffers, self.position - size)
         except OSError as error:
             raise _no_room(error) from error
-        self._file.sync()
+        self._unsynced += size
+        if self._unsynced >= _UNSYNCED_BYTES:
+            self._file.sync()
+            self._unsynced = 0
 
     def _add(self, head: Head, body: Buffer, buffers: list[Buffer]) -> int:
         place = place_of(self.number, self.position)

@@ -34,10 +34,10 @@ from mbctl.model import MIB, NS_PER_MS, NS_PER_S
 # How much is copied at once: so many bytes, or so many batches, whose heads take time too.
 _PIECE_BYTES = MIB
 _PIECE_BATCHES = 512
-# It takes a tenth of the disk's time. What it did not take of that for some seconds it may take
-# at once, up to this: a segment is emptied before the next one is full.
+# It takes a tenth of the disk's time. What it did not take of that in the last minute it may
+# take at once: a segment is emptied before the next one is full.
 _DISK_SHARE = 10
-_BURST_NS = NS_PER_S
+_BURST_NS = 60 * NS_PER_S // _DISK_SHARE
 # How many footers are read before somebody else gets a turn.
 _FOOTERS = 8
 # How many batches the index is asked about, or told of, in one turn of the loop.
@@ -294,9 +294,9 @@ class Mover:
         began_ns = self._loop.now_ns()
         if buffers:
             move.cold.write(buffers)
-        # To read it is taken to cost as much as to write it. That cannot be measured while
-        # others use the interpreter, for which this waits after every small read.
-        return places, 2 * (self._loop.now_ns() - began_ns)
+        # To read is not measured: while others use the interpreter, this waits for it after
+        # every small read. What is read was written not long ago, or is little.
+        return places, self._loop.now_ns() - began_ns
 
     def _copied(
         self,

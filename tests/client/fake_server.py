@@ -40,6 +40,7 @@ class FakeServer:
         self._answer = answer
         self._greet = greet
         self._open: list[socket.socket] = []
+        self._is_over = False
         self.connections = 0
         """How many there have been."""
         self.requests: list[wire.Message] = []
@@ -55,6 +56,7 @@ class FakeServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._is_over = True
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -73,6 +75,10 @@ class FakeServer:
                 sock, _ = self._listener.accept()
                 self.connections += 1
                 self._open.append(sock)
+                if self._is_over:
+                    # It came while this was ended, which has not seen it, maybe.
+                    sock.close()
+                    return
                 threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
     def _serve(self, sock: socket.socket) -> None:

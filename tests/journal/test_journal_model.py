@@ -61,4 +61,4 @@ def test_what_was_answered_holds_over_crashes() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_what_was_answered_holds_over_many_crashes() -> None:
-    walk_many(seeds(400), 250)
+    walk_many(seeds(150), 250)

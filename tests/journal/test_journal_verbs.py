@@ -65,4 +65,4 @@ def test_what_comes_back_is_what_was_recorded() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_what_comes_back_is_what_was_recorded_many_times() -> None:
-    walk_many(seeds(150), 250)
+    walk_many(seeds(60), 250)

@@ -294,7 +294,7 @@ def test_much_damage_at_once_is_repaired_in_one_go() -> None:
 
 @pytest.mark.slow
 def test_very_much_damage_at_once_is_repaired_in_one_go() -> None:
-    check_random_damage(range(1_000, 2_000))
+    check_random_damage(range(1_000, 1_300))
 
 
 # --- what exactly is lost, and how it shows -------------------------------------------------

@@ -121,13 +121,17 @@ class AioClient(ClientBase):
         # A pull may wait for hours, but not for a server that is gone.
         first = self.welcome is None
         deadline = deadline.within(min(self.timeout, FIRST_CONNECT_S) if first else self.timeout)
+        # The last attempt has little time; why the one before it failed says more.
+        reasons: list[MbctlError] = [self._lost("no answer in time")]
         try:
             async with asyncio.timeout(deadline.remaining), self._connecting:
-                return await self._connect(deadline, closes)
+                return await self._connect(deadline, closes, reasons)
         except TimeoutError as error:
-            raise self._lost("no answer in time") from error
+            raise reasons[-1] from error
 
-    async def _connect(self, deadline: Deadline, closes: int) -> Connection:
+    async def _connect(
+        self, deadline: Deadline, closes: int, reasons: list[MbctlError]
+    ) -> Connection:
         backoff = Backoff()
         while True:
             connection = self._connection
@@ -138,11 +142,13 @@ class AioClient(ClientBase):
             try:
                 return await self._attempt(deadline, closes)
             except MbctlError as error:
+                if not isinstance(error, Timeout):
+                    reasons.append(error)
                 pause = min(backoff.next_s(), deadline.remaining - LAST_ATTEMPT_S)
                 if not error.retryable or pause <= 0 or self._closes != closes:
-                    if isinstance(error, Timeout):
-                        raise self._lost("no answer in time") from error
-                    raise
+                    if reasons[-1] is error:
+                        raise
+                    raise reasons[-1] from error
             await asyncio.sleep(pause)
 
     async def _attempt(self, deadline: Deadline, closes: int) -> Connection:
@@ -171,9 +177,12 @@ class AioClient(ClientBase):
 
     # --- requests -----------------------------------------------------------------------------
 
-    async def _run(self, flow: Flow[T], timeout: float | None = None) -> T:
-        """Run a verb's flow to its answer, within ``timeout`` or the client's own."""
-        deadline = Deadline(self.timeout if timeout is None else timeout)
+    async def _run(self, flow: Flow[T]) -> T:
+        """Run a verb's flow to its answer, within the client's timeout."""
+        return await self._answer_of(flow, Deadline(self.timeout))
+
+    async def _answer_of(self, flow: Flow[T], deadline: Deadline) -> T:
+        """Run a verb's flow to its answer."""
         try:
             request = next(flow)
             while True:

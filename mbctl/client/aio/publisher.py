@@ -141,7 +141,7 @@ class Publisher(PublisherBase, AioClient):
             while True:
                 connection = await self._connected(deadline, closes)
                 if self._window.is_full(self.limits):
-                    await self._room_made(deadline)
+                    await self._room_made(connection, deadline)
                 elif connection.is_congested:
                     await connection.drained(deadline)
                 else:
@@ -163,11 +163,15 @@ class Publisher(PublisherBase, AioClient):
         except TimeoutError as error:
             raise deadline.timeout("sending what came before") from error
 
-    async def _room_made(self, deadline: Deadline) -> None:
+    async def _room_made(self, connection: Connection, deadline: Deadline) -> None:
         """Wait until a send is answered, or the connection is lost."""
         self._room = asyncio.get_running_loop().create_future()
         try:
             await until(self._room, deadline, "the answers to earlier sends")
+        except Timeout as error:
+            # A server that does not answer in this time is as good as gone.
+            connection.fail(self._lost(str(error)))
+            raise
         finally:
             self._room = None
 

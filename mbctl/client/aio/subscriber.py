@@ -153,7 +153,7 @@ class Subscriber(SubscriberBase[Batch], AioClient):
             await self._ended([topic], deadline)
             request = self.pull_request(topic, max_messages, max_bytes, wait)
             try:
-                reply = await self._run(self._pull(request), deadline.remaining)
+                reply = await self._answer_of(self._pull(request), deadline)
             except RequestRefused as error:
                 self._pull_refused(topic, error)
                 raise
