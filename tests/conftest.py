@@ -1,11 +1,15 @@
 """What all tests may use: real servers, and names that no other test has."""
 
+import signal
 from collections.abc import Callable, Iterator
 from itertools import count
 
 import pytest
 from broker_process import BrokerProcess
 from hypothesis import settings
+
+# Whoever starts the tests in the background has them ignore Ctrl-C, and all processes they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine makes an example slow, not wrong.
 settings.register_profile("patient", parent=settings.get_profile("default"), deadline=None)

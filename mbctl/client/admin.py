@@ -2,15 +2,14 @@
 
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Unpack
 
-from mbctl.client.base import settings_of
-from mbctl.client.packing import StartLike
+from mbctl.client.packing import StartLike, TopicKeywords
 from mbctl.client.pulled import Peeked
 from mbctl.client.saving import BackupFile, BackupTarget
 from mbctl.client.sync import SyncClient
 from mbctl.client.tending import AdminBase, Progress
-from mbctl.model import ServerStatus, Sought, SubscriptionInfo, TopicHolds, TopicInfo
+from mbctl.model import ServerStatus, Sought, SubscriptionInfo, TopicHolds, TopicInfo, TopicSettings
 
 
 class Admin(AdminBase, SyncClient):
@@ -31,9 +30,11 @@ class Admin(AdminBase, SyncClient):
         """
         return self._run(self._topic(name))
 
-    def create_topic(self, name: str, *, exist_ok: bool = True, **settings: Any) -> bool:
+    def create_topic(
+        self, name: str, *, exist_ok: bool = True, **settings: Unpack[TopicKeywords]
+    ) -> bool:
         """Create a topic, as ``Publisher.create_topic`` does; whether it was created now."""
-        return self._run(self._create_topic(name, settings_of(**settings), exist_ok))
+        return self._run(self._create_topic(name, TopicSettings(**settings), exist_ok))
 
     def delete_topic(self, name: str) -> None:
         """Delete a topic with its messages and subscriptions.

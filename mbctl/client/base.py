@@ -7,7 +7,7 @@ stream, and each public method is one line that runs a flow.
 
 from collections.abc import Generator
 from itertools import count
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mbctl import __version__
 from mbctl.client import address
@@ -128,26 +128,6 @@ class ClientBase:
 
     def _ping(self) -> Flow[None]:
         yield wire.Ping(0)
-
-
-def settings_of(
-    *,
-    max_messages: int | None = None,
-    max_bytes: int | None = None,
-    max_age: float | None = None,
-    retain_age: float | None = None,
-    retain_bytes: int | None = None,
-    when_full: Any = "refuse",
-) -> TopicSettings:
-    """The settings that ``create_topic``'s keywords mean."""
-    return TopicSettings(
-        max_messages=max_messages,
-        max_bytes=max_bytes,
-        max_age=max_age,
-        retain_age=retain_age,
-        retain_bytes=retain_bytes,
-        when_full=when_full,
-    )
 
 
 def expect(kind: type[R], reply: wire.Message) -> R:

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypedDict
 
 from mbctl import batch as batches
 from mbctl.errors import BatchTooLarge, InvalidArgument
-from mbctl.model import KIB, AtTime, Limits, Range
+from mbctl.model import KIB, AtTime, Limits, Range, WhenFull
 from mbctl.wire import messages as wire
 
 Payload = bytes | bytearray | memoryview | str
@@ -14,6 +14,18 @@ Key = bytes | str
 HeadersLike = Mapping[str, str]
 StartLike = int | str | datetime | AtTime
 """A place in a topic: an offset, ``"new"``, ``"earliest"``, or a time."""
+
+
+class TopicKeywords(TypedDict, total=False):
+    """What ``create_topic`` may be given: the fields of ``TopicSettings``."""
+
+    max_messages: int | None
+    max_bytes: int | None
+    max_age: float | None
+    retain_age: float | None
+    retain_bytes: int | None
+    when_full: WhenFull
+
 
 # What a frame holds beside its batch: verb, numbers, topic; arbitrary, far above it.
 _FRAME_HEAD_BYTES = 1 * KIB

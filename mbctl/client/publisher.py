@@ -2,20 +2,19 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Unpack
 
 from mbctl.client import packing
-from mbctl.client.base import settings_of
 from mbctl.client.bell import Bell
 from mbctl.client.channel import Channel
 from mbctl.client.deadline import Deadline
-from mbctl.client.packing import Key, Payload
+from mbctl.client.packing import Key, Payload, TopicKeywords
 from mbctl.client.pipeline import Pipeline
 from mbctl.client.publishing import PublisherBase, unknown
 from mbctl.client.sync import SyncClient
 from mbctl.client.window import PendingSend
 from mbctl.errors import MbctlError
-from mbctl.model import KIB, Receipt
+from mbctl.model import KIB, Receipt, TopicSettings
 
 # How much of what threads have queued is written at once; arbitrary, measure.
 _WRITE_BYTES = 256 * KIB
@@ -41,7 +40,9 @@ class Publisher(PublisherBase, SyncClient):
 
     # --- verbs --------------------------------------------------------------------------------
 
-    def create_topic(self, topic: str, *, exist_ok: bool = True, **settings: Any) -> bool:
+    def create_topic(
+        self, topic: str, *, exist_ok: bool = True, **settings: Unpack[TopicKeywords]
+    ) -> bool:
         """Create a topic; whether it was created now.
 
         ``settings`` are ``max_messages``, ``max_bytes``, ``max_age`` (s), ``retain_age`` (s),
@@ -51,7 +52,7 @@ class Publisher(PublisherBase, SyncClient):
             TopicExists: it exists with other settings, or at all if not ``exist_ok``.
             InvalidName, LimitExceeded, NotSupported: the server refuses it.
         """
-        return self._run(self._create_topic(topic, settings_of(**settings), exist_ok))
+        return self._run(self._create_topic(topic, TopicSettings(**settings), exist_ok))
 
     def delete_topic(self, topic: str) -> None:
         """Delete a topic with its messages and subscriptions.

@@ -166,17 +166,17 @@ class Census:
                     doubtful.append(number)
         return doubtful[:_SOURCES_MAX]
 
-    def sources(self, capacity: int) -> list[int]:
+    def sources(self, capacity: int, excess: int) -> list[int]:
         """The segments to empty into one of about ``capacity`` bytes, the emptiest first.
 
-        They are as many as bring all down to twice what is alive; and cold ones that are
-        no larger than those together, so that there never are many small ones: a batch is
-        moved for that only to a segment that is twice as large.
+        They are as many as free ``excess`` bytes; and cold ones that are no larger than those
+        together, so that there never are many small ones: a batch is moved for that only to
+        a segment that is twice as large.
         """
         sparse = [number for number in self._steady if self.is_sparse(number)]
         sparse.sort(key=lambda number: self.alive(number) / self.sizes[number])
         chosen: list[int] = []
-        total, excess = 0, self.excess()
+        total = 0
         for number in sparse[:_SOURCES_MAX]:
             alive = self.alive(number)
             if chosen and (excess <= 0 or total + alive > capacity):

@@ -133,14 +133,16 @@ class Mover:
 
     def _empty(self) -> None:
         """Begin to empty what is worth it, unless that is under way."""
-        if self._move is not None or self._is_in_vain or self._census.excess() <= 0:
+        # A segment is sealed and another filled while this one is emptied.
+        excess = self._census.excess() + self._space.capacity
+        if self._move is not None or self._is_in_vain or excess <= 0:
             return
         if self._loop.now_ns() < self._not_before_ns:
             self._look_later()
             return
         # After there was no room for many, as few as can be.
         capacity = 0 if self._is_cautious else self._space.to_copy(self._taken())
-        sources = self._census.sources(capacity)
+        sources = self._census.sources(capacity, excess)
         if not sources:
             self._is_in_vain = True
             return

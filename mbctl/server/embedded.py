@@ -182,7 +182,7 @@ class _Life:
         # event loop shares its poll with the parent's, so nothing of it must be closed in
         # order; another file takes the place of each.
         directory = self._options.data_directory
-        within = None if directory is None else f"{directory.resolve()}/"
+        within = None if directory is None else str(directory.resolve())
         port = self.address.rpartition(":")[2]
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in map(int, os.listdir("/dev/fd")):
@@ -248,7 +248,9 @@ class _Life:
 def _is_of(descriptor: int, port: str, within: str | None) -> bool:
     """Whether a descriptor is of the server at ``port`` with its files ``within``."""
     try:
-        if within is not None and os.readlink(f"/dev/fd/{descriptor}").startswith(within):
+        path = os.readlink(f"/dev/fd/{descriptor}")
+        # The directory itself is open while it is synced.
+        if within is not None and (path == within or path.startswith(f"{within}/")):
             return True
         sock = socket.socket(fileno=descriptor)
     except OSError:

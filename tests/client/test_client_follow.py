@@ -116,6 +116,9 @@ def test_an_exception_in_the_loop_leaves_its_message_unacknowledged(
 
     with pytest.raises(ValueError, match="no"):
         fail_at(1500)
+    with Admin(server) as admin:
+        # The server sees the end of a connection when it has read what came before it.
+        wait_until(lambda: admin.subscription(filled, "reader").leased == 0)
     with Subscriber(server, name="reader") as subscriber:
         batch = subscriber.pull(filled, 5000)
         # The first batch was done with; of the second, what was seen counts as delivered.

@@ -101,9 +101,13 @@ def kill(world: World) -> SimulatedDisk:
 def move(world: World) -> SimulatedDisk:
     """End it after what is left of mostly dead segments was moved; the disk then."""
     world.journal.index = world
+    space = world.journal._space
+    # So that what is left of two segments does not go into one.
+    space.capacity = 900
     for _ in range(2):
         world.look_around()
         world.turns.run()
+    space.capacity = OPTIONS.segment_bytes
     assert world.moved
     return kill(world)
 

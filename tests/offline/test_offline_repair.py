@@ -199,7 +199,7 @@ COLD_TABLE: dict[str, tuple[Damage, bool]] = {
     "head of a segment": (in_file("0000000001.cold", 20), False),
     "segment missing": (without(path_of(COLD)), True),
     "segment zeroed": (zeroed(path_of(COLD)), True),
-    "segment cut off": (cut_to(path_of(COLD), 400), True),
+    "segment cut off": (cut_to(path_of(COLD), 150), True),
     "segment empty": (cut_to(path_of(COLD), 0), True),
     "two cold segments swapped": (swapped(COLD, COLD + 1), False),
     "swapped with another": (swapped(COLD, 4), False),

@@ -3,15 +3,14 @@
 import asyncio
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Unpack
 
 from mbctl.client.aio.client import AioClient
-from mbctl.client.base import settings_of
-from mbctl.client.packing import StartLike
+from mbctl.client.packing import StartLike, TopicKeywords
 from mbctl.client.pulled import Peeked
 from mbctl.client.saving import BackupFile, BackupTarget
 from mbctl.client.tending import AdminBase, Progress
-from mbctl.model import ServerStatus, Sought, SubscriptionInfo, TopicHolds, TopicInfo
+from mbctl.model import ServerStatus, Sought, SubscriptionInfo, TopicHolds, TopicInfo, TopicSettings
 from mbctl.wire import messages as wire
 
 
@@ -33,9 +32,11 @@ class Admin(AdminBase, AioClient):
         """
         return await self._run(self._topic(name))
 
-    async def create_topic(self, name: str, *, exist_ok: bool = True, **settings: Any) -> bool:
+    async def create_topic(
+        self, name: str, *, exist_ok: bool = True, **settings: Unpack[TopicKeywords]
+    ) -> bool:
         """Create a topic, as ``Publisher.create_topic`` does; whether it was created now."""
-        return await self._run(self._create_topic(name, settings_of(**settings), exist_ok))
+        return await self._run(self._create_topic(name, TopicSettings(**settings), exist_ok))
 
     async def delete_topic(self, name: str) -> None:
         """Delete a topic with its messages and subscriptions.

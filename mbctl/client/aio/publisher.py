@@ -3,20 +3,19 @@
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Unpack
 
 from mbctl.client import packing
 from mbctl.client.aio.client import AioClient
 from mbctl.client.aio.connection import Connection, Reply, anew, until
 from mbctl.client.aio.pipeline import Pipeline
 from mbctl.client.backoff import Backoff
-from mbctl.client.base import settings_of
 from mbctl.client.deadline import Deadline
-from mbctl.client.packing import Key, Payload
+from mbctl.client.packing import Key, Payload, TopicKeywords
 from mbctl.client.publishing import PublisherBase, unknown
 from mbctl.client.window import PendingSend
 from mbctl.errors import MbctlError, Timeout
-from mbctl.model import Receipt
+from mbctl.model import Receipt, TopicSettings
 
 
 class Publisher(PublisherBase, AioClient):
@@ -37,7 +36,9 @@ class Publisher(PublisherBase, AioClient):
 
     # --- verbs --------------------------------------------------------------------------------
 
-    async def create_topic(self, topic: str, *, exist_ok: bool = True, **settings: Any) -> bool:
+    async def create_topic(
+        self, topic: str, *, exist_ok: bool = True, **settings: Unpack[TopicKeywords]
+    ) -> bool:
         """Create a topic; whether it was created now.
 
         ``settings`` are ``max_messages``, ``max_bytes``, ``max_age`` (s), ``retain_age`` (s),
@@ -47,7 +48,7 @@ class Publisher(PublisherBase, AioClient):
             TopicExists: it exists with other settings, or at all if not ``exist_ok``.
             InvalidName, LimitExceeded, NotSupported: the server refuses it.
         """
-        return await self._run(self._create_topic(topic, settings_of(**settings), exist_ok))
+        return await self._run(self._create_topic(topic, TopicSettings(**settings), exist_ok))
 
     async def delete_topic(self, topic: str) -> None:
         """Delete a topic with its messages and subscriptions.

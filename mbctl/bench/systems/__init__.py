@@ -1,0 +1,1 @@
+"""The message systems that are measured: mbctl itself and its peers, all behind one interface."""
