@@ -20,7 +20,6 @@ from mbctl import Admin, Batch, Message, Pipeline, Publisher, Server, Subscriber
 from mbctl.actions import exit_codes
 from mbctl.cli import app as cli_app
 from mbctl.cli.options import SharedOption
-from mbctl.client.base import settings_of
 from mbctl.shell.verbs import VERBS
 
 COMMANDS = DOCS / "commands.md"
@@ -256,7 +255,7 @@ def parameters_of(call: Any) -> list[inspect.Parameter]:
     found: list[inspect.Parameter] = []
     for parameter in inspect.signature(call).parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:
-            found += inspect.signature(settings_of).parameters.values()
+            found += inspect.signature(model.TopicSettings).parameters.values()
         elif parameter.name != "self":
             found.append(parameter)
     return found
