@@ -153,7 +153,8 @@ class Terminal:
     def _read_until_like(self, awaited: list[str]) -> str:
         shown = ""
         deadline = time.monotonic() + PATIENCE_S
-        while not _begins_like(awaited, self._clean(shown)):
+        # Only whole lines count: Ctrl-C throws away what the terminal has not handed on yet.
+        while not _begins_like(awaited, self._clean(shown[: shown.rfind("\n") + 1])):
             left = deadline - time.monotonic()
             try:
                 assert left > 0
