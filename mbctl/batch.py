@@ -120,6 +120,11 @@ def validate(batch: Buffer, limits: Limits = LIMITS) -> int:
     return count
 
 
+def count_of(batch: Buffer) -> int:
+    """How many messages a batch has that was validated before, from its head alone."""
+    return _array_count(memoryview(batch)[1:])
+
+
 def _validate_keys(column: memoryview, count: int, limits: Limits) -> None:
     if column == _NIL:
         return

@@ -217,10 +217,14 @@ class Sought(msgspec.Struct, frozen=True):
 
 
 class TopicInfo(msgspec.Struct, frozen=True):
-    """One topic as it is now. ``messages`` and ``bytes`` are what is kept."""
+    """One topic as it is now. ``messages`` and ``bytes`` are what is kept.
+
+    An engine that counts batches only has None for ``messages`` and tells ``batches``.
+    ``note`` says what an acknowledgement means where that is not said by ``durability``.
+    """
 
     topic: str
-    messages: int
+    messages: int | None
     bytes: int
     first_offset: int
     next_offset: int
@@ -229,6 +233,8 @@ class TopicInfo(msgspec.Struct, frozen=True):
     created: int
     settings: TopicSettings
     durability: str
+    batches: int | None = None
+    note: str = ""
 
 
 class SubscriptionInfo(msgspec.Struct, frozen=True):
@@ -242,13 +248,16 @@ class SubscriptionInfo(msgspec.Struct, frozen=True):
     ``lost`` those passed over since the server's start because they could not be read.
     ``at_limit`` tells that it has all the ranges it may: only redeliveries are granted until
     some are acknowledged. ``last_pull`` is None if there was none.
+
+    An engine that counts batches only has None for ``unread``, ``dropped`` and ``expired``, and
+    tells ``unread_batches``; ``leased`` and what follows is then what is with this one server.
     """
 
     topic: str
     subscriber: str
     durable: bool
     cursor: int
-    unread: int
+    unread: int | None
     leased: int
     redeliver: int
     lost: int
@@ -261,39 +270,45 @@ class SubscriptionInfo(msgspec.Struct, frozen=True):
     dead_letter: str | None = None
     parked: int = 0
     parked_ranges: list[Range] = []
-    dropped: int = 0
-    expired: int = 0
+    dropped: int | None = 0
+    expired: int | None = 0
     at_limit: bool = False
+    unread_batches: int | None = None
 
 
 class Hold(msgspec.Struct, frozen=True):
     """One subscription that keeps messages of its topic alive, oldest first.
 
     ``messages`` and ``bytes`` are what it keeps: all from its cursor on;
-    ``since`` is when its cursor last moved.
+    ``since`` is when its cursor last moved. An engine that counts batches only has None
+    for ``messages`` and ``bytes`` and tells ``batches``.
     """
 
     subscriber: str
     cursor: int
-    messages: int
-    bytes: int
+    messages: int | None
+    bytes: int | None
     since: int
     last_pull: int | None
+    batches: int | None = None
 
 
 class TopicHolds(msgspec.Struct, frozen=True):
     """Why a topic keeps what it keeps: its holders, the one furthest behind first."""
 
     topic: str
-    messages: int
+    messages: int | None
     bytes: int
     holds: list[Hold]
+    batches: int | None = None
 
 
 class ServerStatus(msgspec.Struct, frozen=True):
     """What the server says of itself. Counters run since its start.
 
-    ``syncs`` counts how often it forced data to disk.
+    ``syncs`` counts how often it forced data to disk. For ``retry_s`` after its first attempt a
+    send may be retried. An engine that counts batches only has None for ``messages`` and tells
+    ``batches``; ``note`` says what an acknowledgement means where ``durability`` does not.
     """
 
     version: str
@@ -307,13 +322,16 @@ class ServerStatus(msgspec.Struct, frozen=True):
     topics: int
     subscriptions: int
     publishers: int
-    messages: int
+    messages: int | None
     bytes: int
-    max_bytes: int
+    max_bytes: int | None
     messages_in: int
     messages_out: int
     bytes_in: int
     bytes_out: int
     messages_in_per_s: float
     messages_out_per_s: float
-    syncs: int
+    syncs: int | None
+    batches: int | None = None
+    retry_s: float = 600.0
+    note: str = ""

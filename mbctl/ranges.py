@@ -20,6 +20,16 @@ def merged(ranges: Iterable[Range]) -> list[Range]:
     return result
 
 
+def without(ranges: Iterable[Range], taken: Iterable[Range]) -> list[Range]:
+    """What is left of ``ranges`` when ``taken`` is taken out, in order and joined."""
+    left = merged(ranges)
+    for low, high in taken:
+        cut = ((first, min(next, low)) for first, next in left)
+        rest = ((max(first, high), next) for first, next in left)
+        left = merged([pair for pair in (*cut, *rest) if pair[0] < pair[1]])
+    return left
+
+
 class RangeSet:
     """Offsets as disjoint ranges that do not touch; costs by ranges, not by offsets."""
 

@@ -54,6 +54,12 @@ class Column(msgspec.Struct, frozen=True):
     kind: Kind = "text"
 
 
+def told(columns: Sequence[Column], rows: Sequence[Row], *maybe: str) -> list[Column]:
+    """The columns, without those of ``maybe`` that no row has anything for."""
+    empty = {name for name in maybe if all(row.get(name) is None for row in rows)}
+    return [column for column in columns if column.name not in empty]
+
+
 class Output:
     """The form of all answers of one command or shell, and the streams they go to."""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mbctl.actions.output import Column, Output
+from mbctl.actions.output import Column, Output, told
 from mbctl.errors import MbctlError
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ COLUMNS = (
     Column("version", "Version"),
     Column("engine", "Engine"),
     Column("durability", "Durability"),
+    Column("note", "That is"),
     Column("pid", "Process", "number"),
     Column("started", "Started", "time"),
     Column("uptime_s", "Uptime", "seconds"),
@@ -25,6 +26,7 @@ COLUMNS = (
     Column("subscriptions", "Subscriptions", "count"),
     Column("publishers", "Publishers", "count"),
     Column("messages", "Messages kept", "count"),
+    Column("batches", "Batches kept", "count"),
     Column("bytes", "Size kept", "size"),
     Column("max_bytes", "Size at most", "size"),
     Column("messages_in", "Messages in", "count"),
@@ -34,6 +36,7 @@ COLUMNS = (
     Column("messages_in_per_s", "In per second", "count"),
     Column("messages_out_per_s", "Out per second", "count"),
     Column("syncs", "Syncs to disk", "count"),
+    Column("retry_s", "Retries within", "seconds"),
 )
 
 _PAUSE_S = 0.05
@@ -45,7 +48,8 @@ def status(admin: "Admin", output: Output) -> None:
     row = msgspec.structs.asdict(admin.status())
     for rate in ("messages_in_per_s", "messages_out_per_s"):
         row[rate] = round(row[rate], 1)
-    output.record(COLUMNS, row)
+    row["note"] = row["note"] or None
+    output.record(told(COLUMNS, [row], "messages", "batches", "max_bytes", "syncs", "note"), row)
 
 
 def ping(connect: Callable[[float | None], "Admin"], output: Output, *, wait: float = 0.0) -> float:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mbctl.actions import text
-from mbctl.actions.output import Column, Output
+from mbctl.actions.output import Column, Output, told
 from mbctl.actions.receiving import show_sought
 from mbctl.model import Range, Start
 
@@ -20,6 +20,7 @@ LIST_COLUMNS = (
     Column("durable", "DURABLE"),
     Column("cursor", "CURSOR", "number"),
     Column("unread", "UNREAD", "count"),
+    Column("unread_batches", "UNREAD BATCHES", "count"),
     Column("leased", "LEASED", "count"),
     Column("last_pull", "LAST PULL", "ago"),
 )
@@ -30,6 +31,7 @@ SHOW_COLUMNS = (
     Column("durable", "Durable"),
     Column("cursor", "Cursor", "number"),
     Column("unread", "Unread", "count"),
+    Column("unread_batches", "Unread batches", "count"),
     Column("leased", "Leased", "count"),
     Column("redeliver", "To redeliver", "count"),
     Column("parked", "Parked", "count"),
@@ -50,13 +52,15 @@ def list_subscriptions(admin: "Admin", output: Output, topic: str | None = None)
     """Show the subscriptions of one topic, or of all."""
     rows = [msgspec.structs.asdict(info) for info in admin.subscriptions(topic)]
     where = f" of topic {text.escape(topic)}" if topic is not None else ""
-    output.rows(LIST_COLUMNS, rows, empty=f"no subscriptions{where}")
+    columns = told(LIST_COLUMNS, rows, "unread_batches")
+    output.rows(columns, rows, empty=f"no subscriptions{where}")
 
 
 def show_subscription(admin: "Admin", output: Output, topic: str, subscriber: str) -> None:
     """Show one subscription, and say what somebody should do about it."""
     info = admin.subscription(topic, subscriber)
-    output.record(SHOW_COLUMNS, msgspec.structs.asdict(info))
+    row = msgspec.structs.asdict(info)
+    output.record(told(SHOW_COLUMNS, [row], "unread", "unread_batches", "dropped", "expired"), row)
     for sentence in advice(info):
         output.note(sentence)
 

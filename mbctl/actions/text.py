@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Literal
 
 from mbctl.errors import InvalidArgument
-from mbctl.model import NS_PER_S
+from mbctl.model import NS_PER_S, SubscriptionInfo
 
 Encoding = Literal["utf-8", "base64"]
 
@@ -119,6 +119,21 @@ def count(number: int) -> str:
 def counted(number: int, noun: str) -> str:
     """``1 message``, ``2 messages``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def amount(messages: int | None, batches: int | None, what: str = "") -> str:
+    """``2 messages``; where only batches are counted, ``2 batches``. ``what`` stands before."""
+    of = f"{what} " if what else ""
+    if messages is not None or batches is None:
+        return counted(messages or 0, f"{of}message")
+    return f"{batches:,} {of}batch" if batches == 1 else f"{batches:,} {of}batches"
+
+
+def unread(info: SubscriptionInfo) -> str:
+    """``2 unread``; where only batches are counted, ``2 batches unread``."""
+    if info.unread is not None or info.unread_batches is None:
+        return f"{info.unread or 0:,} unread"
+    return f"{amount(None, info.unread_batches)} unread"
 
 
 def size(number: int) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mbctl.actions import text
-from mbctl.actions.output import Column, Output
+from mbctl.actions.output import Column, Output, told
 from mbctl.actions.places import age_text
 from mbctl.errors import TopicExists
 from mbctl.model import Start, TopicSettings
@@ -24,6 +24,7 @@ _READ_CHUNK = 200
 LIST_COLUMNS = (
     Column("topic", "TOPIC"),
     Column("messages", "MESSAGES", "count"),
+    Column("batches", "BATCHES", "count"),
     Column("bytes", "SIZE", "size"),
     Column("first_offset", "FIRST", "number"),
     Column("next_offset", "NEXT", "number"),
@@ -33,6 +34,7 @@ LIST_COLUMNS = (
 SHOW_COLUMNS = (
     Column("topic", "Topic"),
     Column("messages", "Messages", "count"),
+    Column("batches", "Batches", "count"),
     Column("bytes", "Size", "size"),
     Column("first_offset", "First offset", "number"),
     Column("next_offset", "Next offset", "number"),
@@ -44,6 +46,7 @@ SHOW_COLUMNS = (
     Column("retain_bytes", "Size kept when read", "size"),
     Column("when_full", "When full"),
     Column("durability", "Durability"),
+    Column("note", "That is"),
     Column("topic_id", "Topic id", "number"),
     Column("created", "Created", "time"),
 )
@@ -52,6 +55,7 @@ HOLD_COLUMNS = (
     Column("subscriber", "SUBSCRIBER"),
     Column("cursor", "CURSOR", "number"),
     Column("messages", "KEEPS", "count"),
+    Column("batches", "BATCHES", "count"),
     Column("bytes", "SIZE", "size"),
     Column("since", "LAST MOVED", "ago"),
     Column("last_pull", "LAST PULL", "ago"),
@@ -121,7 +125,7 @@ def list_topics(admin: "Admin", output: Output) -> None:
     """Show all topics, with their settings for those who want to know more."""
     infos = admin.topics()
     rows = [_listed(info) for info in infos]
-    columns = list(LIST_COLUMNS)
+    columns = told(LIST_COLUMNS, rows, "batches")
     if output.verbose and not output.as_json:
         columns.append(Column("settings", "SETTINGS"))
         for row, info in zip(rows, infos, strict=True):
@@ -136,10 +140,11 @@ def show_topic(admin: "Admin", output: Output, topic: str) -> None:
         **_listed(info),
         **msgspec.structs.asdict(info.settings),
         "durability": info.durability,
+        "note": info.note or None,
         "topic_id": info.topic_id,
         "created": info.created,
     }
-    output.record(SHOW_COLUMNS, row)
+    output.record(told(SHOW_COLUMNS, [row], "messages", "batches", "note"), row)
 
 
 def settings_text(settings: TopicSettings) -> str:
@@ -167,7 +172,7 @@ def why_topic(admin: "Admin", output: Output, topic: str) -> None:
         return
     is_read = not holds.holds and any(info.durable for info in admin.subscriptions(topic))
     output.note(explanation(holds, is_read=is_read))
-    output.rows(HOLD_COLUMNS, rows)
+    output.rows(told(HOLD_COLUMNS, rows, "batches"), rows)
 
 
 def explanation(holds: "TopicHolds", *, is_read: bool = False) -> str:
@@ -176,17 +181,20 @@ def explanation(holds: "TopicHolds", *, is_read: bool = False) -> str:
     ``is_read`` says that it has durable subscriptions and none of them is behind.
     """
     name = text.escape(holds.topic)
-    if not holds.messages:
+    if holds.messages == 0:
         return f"{name} keeps nothing"
-    kept = f"{name} keeps {text.counted(holds.messages, 'message')} ({text.size(holds.bytes)})"
+    kept = f"{name} keeps {text.amount(holds.messages, holds.batches)} ({text.size(holds.bytes)})"
     if is_read:
         return f"{kept} that all have read, because its retain_age or retain_bytes says so"
     if not holds.holds:
         return f"{kept} because it has no subscription, and without one nothing is reclaimed"
     slowest = holds.holds[0]
-    unread = text.counted(slowest.messages, "message")
+    unread = text.amount(slowest.messages, slowest.batches)
     return f"{kept} because {text.escape(slowest.subscriber)} has not acknowledged {unread}"
 
 
 def _listed(info: "TopicInfo") -> dict[str, Any]:
-    return {column.name: getattr(info, column.name) for column in LIST_COLUMNS}
+    row = {column.name: getattr(info, column.name) for column in LIST_COLUMNS}
+    if info.batches is None:
+        del row["batches"]
+    return row

@@ -158,7 +158,7 @@ class _Picture:
         self, elapsed: float, topic: TopicInfo, subscriptions: list[SubscriptionInfo], cast: _Cast
     ) -> None:
         """Draw the present state."""
-        self._most_unread = max(self._most_unread, *(s.unread for s in subscriptions))
+        self._most_unread = max(self._most_unread, *(s.unread or 0 for s in subscriptions))
         if self._live is not None:
             self._live.update(self._table(elapsed, topic, subscriptions, cast))
         elif int(elapsed) > self._second:
@@ -200,7 +200,7 @@ class _Picture:
         for subscription in subscriptions:
             name = subscription.subscriber
             value = cast.received[name]
-            bar = "█" * round(_BAR_WIDTH * subscription.unread / self._most_unread)
+            bar = "█" * round(_BAR_WIDTH * (subscription.unread or 0) / self._most_unread)
             table.add_row(
                 Text(f"◀ {name}", "cyan"),
                 f"{value.value:,}",
@@ -232,7 +232,7 @@ def _sum_up(admin: Admin, cast: _Cast, memory: tuple[int, int, int]) -> int:
             "all, once, in order" if wrong == 0 else f"{wrong:,} lost, doubled or out of order"
         )
         print(f"{name:8} received {value.value:9,} messages: {verdict}")
-    reclaimed = topic.next_offset - topic.messages
+    reclaimed = topic.next_offset - (topic.messages or 0)
     print(f"reclaimed {reclaimed:,} of {topic.next_offset:,} messages; {topic.messages:,} are kept")
     before, peak, after = (size / MIB for size in memory)
     print(f"the broker's memory: {before:.0f} MiB before, {peak:.0f} at the peak, {after:.0f} now")

@@ -15,6 +15,7 @@ from mbctl.batch import Buffer
 from mbctl.errors import MbctlError
 from mbctl.journal.records import Backup as Backup  # what a verb answers with
 from mbctl.model import (
+    Limits,
     Range,
     Receipt,
     Sought,
@@ -54,16 +55,19 @@ class EngineStatus(msgspec.Struct, frozen=True):
     topics: int
     subscriptions: int
     publishers: int
-    messages: int
+    messages: int | None
     bytes: int
-    max_bytes: int
+    max_bytes: int | None
     messages_in: int
     messages_out: int
     bytes_in: int
     bytes_out: int
     messages_in_per_s: float
     messages_out_per_s: float
-    syncs: int
+    syncs: int | None
+    batches: int | None = None
+    retry_s: float = 600.0
+    note: str = ""
 
 
 class Timer(Protocol):
@@ -97,6 +101,8 @@ class Engine(Protocol):
 
     name: str
     durability: str
+    limits: Limits
+    """The bounds in force, which clients are told; maybe less than were asked for."""
     on_failure: Callable[[MbctlError], None]
     """Called once when the engine has failed and can serve nothing any more."""
 

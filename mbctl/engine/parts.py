@@ -31,7 +31,7 @@ class Parts:
         self.core = core
         self._journal = journal
         self._runtime = runtime
-        self._limits = limits
+        self.limits = self._limits = limits
         self._is_stopped = False
         self._turns = Turns(core, journal, runtime, self._show_committed)
         self._deliveries = Deliveries(core, journal, runtime, self._turns, Cuts())

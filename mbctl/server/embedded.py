@@ -215,7 +215,7 @@ class _Life:
         if engine is None:
             # Told to end it is only later, so something has failed.
             return _failure(ending)
-        server = Listener(engine, self._options.limits, loop)
+        server = Listener(engine, engine.limits, loop)
         try:
             await listen(server, self._options)
         except ServerError:

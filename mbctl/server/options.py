@@ -6,8 +6,11 @@ from pathlib import Path
 
 import msgspec
 
+from mbctl.engine.jetstream.address import parse_address
 from mbctl.errors import InvalidArgument, NotSupported
 from mbctl.model import DEFAULT_HOST, DEFAULT_PORT, LIMITS, MIB, Limits
+
+REPLICAS = (1, 3, 5)
 
 
 class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +26,10 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """``always``, the default, or ``never``: whether a message is on disk before its answer."""
     max_bytes: int | None = None
     """What messages may take up; by default what the memory or the disk has room for."""
+    engine: str = "local"
+    """``local``, or the address of a NATS JetStream cluster: ``nats://HOST:PORT[,HOST:PORT...]``."""
+    replicas: int | None = None
+    """How many servers of the cluster keep each message."""
     insecure: bool = False
     log_format: str = "text"
     limits: Limits = LIMITS
@@ -51,6 +58,7 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise _contradicting("--data", "names a directory")
         if self.memory and self.sync is not None:
             raise _contradicting("--sync", "is about a disk")
+        self._check_engine()
         if self.log_format not in ("text", "json"):
             raise NotSupported(what=f"--log-format {self.log_format}")
         if not self.insecure and not is_loopback(self.host):
@@ -58,6 +66,33 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
                 reason=f"--host {self.host} is open to the network and this server knows no "
                 "users or TLS yet; add --insecure if that is what you want"
             )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether messages are kept by this process."""
+        return self.engine == "local"
+
+    def _check_engine(self) -> None:
+        if self.is_local:
+            if self.replicas is not None:
+                raise InvalidArgument(
+                    reason="--replicas is about a cluster; add --engine nats://HOST:PORT, or "
+                    "leave it out"
+                )
+            return
+        parse_address(self.engine)
+        if self.replicas is not None and self.replicas not in REPLICAS:
+            raise InvalidArgument(
+                reason=f"--replicas is 1, 3 or 5, not {self.replicas}: with an even number no "
+                "more servers may fail than with one less"
+            )
+        said = {"--data": self.data, "--memory": self.memory or None, "--max-bytes": self.max_bytes}
+        for option, value in said.items():
+            if value is not None:
+                raise InvalidArgument(
+                    reason=f"{option} is about messages kept by this server, and with --engine "
+                    "the cluster keeps them; leave out one of them"
+                )
 
     @property
     def data_directory(self) -> Path | None:

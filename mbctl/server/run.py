@@ -9,7 +9,7 @@ import sys
 from typing import NoReturn
 
 from mbctl import __version__
-from mbctl.engine.local import LocalEngine
+from mbctl.engine.interface import Engine
 from mbctl.errors import ServerError
 from mbctl.server import log
 from mbctl.server.ending import Ending
@@ -55,7 +55,7 @@ async def _serve(options: ServerOptions) -> int:
     if engine is None:
         log.event(logging.INFO, "server stopped", note="before it was ready")
         return _leave(0 if ending.failure is None else 1)
-    server = Server(engine, options.limits, loop)
+    server = Server(engine, engine.limits, loop)
     try:
         await listen(server, options)
     except ServerError:
@@ -89,7 +89,7 @@ def _spare_collector() -> None:
     gc.set_threshold(*_COLLECTOR)
 
 
-def _announce(server: Server, engine: LocalEngine) -> None:
+def _announce(server: Server, engine: Engine) -> None:
     log.event(
         logging.INFO,
         "server ready",

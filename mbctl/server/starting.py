@@ -5,10 +5,11 @@ import logging
 import time
 from pathlib import Path
 
-from mbctl.engine.interface import EngineStatus
+from mbctl.engine.interface import Engine, EngineStatus
+from mbctl.engine.jetstream.address import parse_address
 from mbctl.engine.local import LocalEngine
 from mbctl.engine.opening import StorageOptions, open_storage
-from mbctl.errors import ServerError
+from mbctl.errors import NotSupported, ServerError
 from mbctl.server import log
 from mbctl.server.ending import Ending
 from mbctl.server.options import ServerOptions
@@ -31,7 +32,55 @@ _DOUBTFUL = {
 }
 
 
-async def open_engine(options: ServerOptions, ending: Ending) -> LocalEngine | None:
+async def open_engine(options: ServerOptions, ending: Ending) -> Engine | None:
+    """Open the engine that the options name; None if told to end meanwhile.
+
+    Raises:
+        ServerError: it cannot be used, and why.
+        StorageCorrupt, NewerFormat: what is in the data directory cannot be served.
+        NotSupported, InvalidArgument: the cluster cannot do what is asked of it.
+    """
+    if options.is_local:
+        return await _open_local(options, ending)
+    return await _open_cluster(options, ending)
+
+
+async def _open_cluster(options: ServerOptions, ending: Ending) -> Engine | None:
+    """Connect to the cluster; None if told to end meanwhile."""
+    # Imported here because only who has a cluster has what it needs installed.
+    try:
+        from mbctl.engine.jetstream.engine import open_engine
+    except ModuleNotFoundError as error:
+        raise NotSupported(
+            what=f"--engine {options.engine.partition(':')[0]} needs {error.name}, which "
+            "pip install 'mbctl[cluster]' brings; it"
+        ) from error
+    from mbctl.engine.jetstream.options import EngineOptions
+
+    loop = asyncio.get_running_loop()
+    address = parse_address(options.engine)
+    engine_options = EngineOptions(
+        address=address,
+        # As many as make an acknowledgement last, where there may be as many.
+        replicas=options.replicas or (3 if len(address.servers) >= 3 else 1),
+        sync={None: None, "always": "always", "never": "2m"}[options.sync],
+    )
+    opening = asyncio.ensure_future(
+        open_engine(AsyncioRuntime(loop), engine_options, options.limits)
+    )
+    while not await ending.until(opening, _PROGRESS_S):
+        log.event(logging.INFO, "connecting", cluster=engine_options.address)
+    if not opening.done():
+        opening.cancel()
+        return None
+    engine = opening.result()
+    engine.on_failure = ending.fail
+    level = logging.INFO if engine.durability == "sync always, 3 replicas" else logging.WARNING
+    log.event(level, "connected", cluster=engine_options.address, note=engine.note)
+    return engine
+
+
+async def _open_local(options: ServerOptions, ending: Ending) -> LocalEngine | None:
     """Open what the options name, recovering what is there; None if told to end meanwhile.
 
     Raises:

@@ -14,7 +14,7 @@ from prompt_toolkit.output import Output as Screen
 
 from mbctl.actions import exit_codes
 from mbctl.actions.output import Output
-from mbctl.actions.text import counted, escape
+from mbctl.actions.text import counted, escape, unread
 from mbctl.errors import ConnectionFatal, MbctlError
 from mbctl.shell import ShellOptions
 from mbctl.shell import commands as c
@@ -218,7 +218,7 @@ def _comes_again(count: int) -> str:
 def _stays(name: str, subscriptions: "list[SubscriptionInfo]") -> str:
     if not subscriptions:
         return f"{name} has no subscription"
-    shown = [f"{info.topic} ({info.unread:,} unread)" for info in subscriptions[:_SHOWN_MAX]]
+    shown = [f"{info.topic} ({unread(info)})" for info in subscriptions[:_SHOWN_MAX]]
     more = len(subscriptions) - len(shown)
     return (
         f"subscriptions of {name} stay: {', '.join(shown)}{f' and {more:,} more' if more else ''}"

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mbctl.actions.text import counted
+from mbctl.actions.text import amount, counted, unread
 from mbctl.errors import MbctlError
 from mbctl.shell.completion import LiveNames
 
@@ -73,13 +73,13 @@ class ServerWatch:
 
     def _look(self, admin: "Admin") -> LiveNames:
         topics = {
-            info.topic: f"{counted(info.messages, 'message')}, "
+            info.topic: f"{amount(info.messages, info.batches)}, "
             f"{counted(info.subscriptions, 'subscription')}"
             for info in admin.topics()
         }
         subscriber = self.subscriber
         subscribed = {
-            info.topic: f"{info.unread:,} unread"
+            info.topic: unread(info)
             for info in (admin.subscriptions() if subscriber else ())
             if info.subscriber == subscriber
         }

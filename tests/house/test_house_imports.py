@@ -50,7 +50,10 @@ PURE = ("core", "wire")
 
 # Slow to import, so at home in a few parts or packages only.
 HEAVY = {
-    "asyncio": {"server", "client/aio"},
+    # An engine on a cluster waits for other machines, and nats-py is made for asyncio.
+    "asyncio": {"server", "client/aio", "engine/jetstream"},
+    # Installed only where somebody has a cluster, and imported only when one is asked for.
+    "nats": {"engine/jetstream"},
     "uvloop": {"server"},
     "rich": {"actions", "bench"},
     "prompt_toolkit": {"shell"},

@@ -44,12 +44,35 @@ _MaxBytes = Annotated[
 ]
 
 
+_Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="local|nats://HOST:PORT[,...]",
+        envvar="MBCTL_ENGINE",
+        help="Where messages are kept: by this server, or by a NATS JetStream cluster.",
+    ),
+]
+_Replicas = Annotated[
+    int | None,
+    typer.Option(
+        "--replicas",
+        metavar="N",
+        envvar="MBCTL_REPLICAS",
+        help="How many servers of the cluster keep each message: 1, 3 or 5.  [default: 3 if"
+        " three are named, else 1]",
+        show_default=False,
+    ),
+]
+
+
 @app.command(
     cls=Command,
     epilog="""
     mbctl server
     mbctl server --data ./broker --max-bytes 4G
     mbctl server --memory --port 0
+    mbctl server --engine nats://n1:4222,n2:4222,n3:4222 --replicas 3
     """,
 )
 def server(
@@ -74,6 +97,8 @@ def server(
     ] = False,
     sync: _Sync = None,
     max_bytes: _MaxBytes = None,
+    engine: _Engine = "local",
+    replicas: _Replicas = None,
     log_format: Annotated[
         Literal["text", "json"],
         typer.Option(
@@ -97,6 +122,9 @@ def server(
         # What is said here goes before what the environment says always.
         data = data if _is_said(context, "data") else None
         sync = sync if _is_said(context, "sync") else None
+    if engine != "local":
+        data = data if _is_said(context, "data") else None
+        max_bytes = max_bytes if _is_said(context, "max_bytes") else None
     from mbctl.server import run
     from mbctl.server.options import ServerOptions
 
@@ -108,6 +136,8 @@ def server(
             memory=memory,
             sync=sync,
             max_bytes=max_bytes,
+            engine=engine,
+            replicas=replicas,
             insecure=insecure,
             log_format=log_format,
         )

@@ -187,7 +187,7 @@ def delete(
     with client.admin() as admin:
         if must_ask(client, yes):
             info = admin.subscription(topic, subscriber)
-            unread = text.counted(info.unread, "unread message")
+            unread = text.amount(info.unread, info.unread_batches, "unread")
             question = f"delete the subscription of {subscriber} to {topic} with {unread}?"
             if not confirm(client, question):
                 return 1

@@ -169,7 +169,8 @@ def purge(context: typer.Context, topic: Topic, yes: Yes = False) -> int:
     client = client_of(context)
     with client.admin() as admin:
         if must_ask(client, yes):
-            kept = text.counted(admin.topic(topic).messages, "message")
+            info = admin.topic(topic)
+            kept = text.amount(info.messages, info.batches)
             if not confirm(client, f"give up {kept} of topic {topic}?"):
                 return 1
         topics.purge_topic(admin, client.output, topic)
@@ -189,7 +190,7 @@ def delete(context: typer.Context, topic: Topic, yes: Yes = False) -> int:
         if must_ask(client, yes):
             info = admin.topic(topic)
             what = (
-                f"delete topic {topic} with {text.counted(info.messages, 'message')}"
+                f"delete topic {topic} with {text.amount(info.messages, info.batches)}"
                 f" and {text.counted(info.subscriptions, 'subscription')}?"
             )
             if not confirm(client, what):

@@ -1,0 +1,12 @@
+"""The engine on a NATS JetStream cluster: keeps nothing of its own on this machine.
+
+    topic                   a stream ``mbctl_NAME``, its settings in the metadata
+    batch                   one JetStream message, with the same bytes
+    offset                  the stream's sequence and the place in the batch, in one number
+    durable subscription    a durable pull consumer
+    ephemeral subscription  a consumer in the memory of one node
+    part of a batch read    an entry in the key-value bucket ``mbctl``
+    reclaiming              a purge up to the lowest acknowledged place, by any server
+
+Any number of servers serve the same topics side by side. Imported only when asked for.
+"""

@@ -1,0 +1,244 @@
+"""What becomes of batches in hand: acknowledged, stored in part, given back, moved away."""
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from mbctl import batch as batches
+from mbctl.batch import Headers
+from mbctl.engine.dead_letters import (
+    DELIVERIES_HEADER,
+    OFFSET_HEADER,
+    SUBSCRIBER_HEADER,
+    TOPIC_HEADER,
+)
+from mbctl.engine.jetstream import entries, names
+from mbctl.engine.jetstream.held import EXHAUSTED, PARKED, Held, Part
+from mbctl.errors import DataLoss, MbctlError, OutcomeUnknown
+from mbctl.model import NS_PER_S, Receipt
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from mbctl.engine.jetstream.reader import Reader
+
+_ATTEMPT_S = 2.0
+_PAUSE_S = 0.1
+_PAUSE_MAX_S = 1.0
+# How long an acknowledgement may take to be confirmed before it is said to be unknown.
+_PATIENCE_S = 25.0
+# What is parked is looked at again so often, to be put off again: nobody holds it meanwhile.
+_PARKED_S = 3600
+
+
+class Keeping:
+    """The changes of one reader's batches that JetStream is told of."""
+
+    def __init__(self, reader: "Reader") -> None:
+        self._reader = reader
+        self.leaving: dict[int, Held] = {}
+        """Batches that are acknowledged or given back, which JetStream has not confirmed."""
+        self._giving_back = 0
+        self._storing: dict[int, asyncio.Lock] = {}
+        self._moving: set[int] = set()
+
+    @property
+    def is_giving_back(self) -> bool:
+        """Whether something is on its way back, which is to be delivered before what is newer."""
+        return self._giving_back > 0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is under way."""
+        return bool(self.leaving or self._storing or self._moving)
+
+    # --- acknowledging --------------------------------------------------------------------
+
+    async def confirm(self, changed: Iterable[tuple[Held, int]]) -> int:
+        """Make acknowledgements durable; of how many messages that is so.
+
+        Raises:
+            OutcomeUnknown: the cluster did not confirm it in time.
+        """
+        counts = await asyncio.gather(*(self._confirm_one(held, n) for held, n in changed))
+        return sum(counts)
+
+    async def _confirm_one(self, held: Held, count: int) -> int:
+        if held.is_done:
+            await self._acknowledge(held)
+            return count
+        return count if await self.store(held) else 0
+
+    async def _acknowledge(self, held: Held) -> None:
+        reader = self._reader
+        self.leaving[held.sequence] = held
+        try:
+            await self._settled(held, b"+ACK")
+            if held.revision:
+                key = names.batch_key(reader.topic.topic_id, reader.subscriber, held.sequence)
+                await reader.parts.api.remove(names.BUCKET, key)
+        finally:
+            self.leaving.pop(held.sequence, None)
+        if reader.is_durable:
+            reader.parts.reclaiming.soon(reader.topic)
+
+    async def _settled(self, held: Held, what: bytes) -> None:
+        """Tell JetStream what is to become of a batch, until it confirms that."""
+        loop = asyncio.get_running_loop()
+        until, pause_s = loop.time() + _PATIENCE_S, _PAUSE_S
+        link = self._reader.parts.link
+        while True:
+            reply = await link.ask(held.reply, what, timeout=_ATTEMPT_S)
+            if not reply.is_lost or self._reader.is_ended:
+                return
+            if loop.time() > until:
+                raise OutcomeUnknown(what="the acknowledgement")
+            if reply.has_no_taker:
+                # The consumer has no leader now, or is gone; whoever pulls finds out.
+                self._reader.fetching.is_gone = True
+                self._reader.wake()
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _PAUSE_MAX_S)
+
+    # --- storing --------------------------------------------------------------------------
+
+    async def store(self, held: Held) -> bool:
+        """Store what is done of a batch; False if another server has it by now."""
+        reader = self._reader
+        key = names.batch_key(reader.topic.topic_id, reader.subscriber, held.sequence)
+        async with self._locked(held):
+            entry = held.entry()
+            if entry is None or entry == held.stored:
+                return True
+            api = reader.parts.api
+            revision = await api.put(key, entries.encode(entry), held.revision)
+            if revision is None:
+                reader.drop(held)
+                return False
+            held.stored, held.revision = entry, revision
+            return True
+
+    @asynccontextmanager
+    async def _locked(self, held: Held) -> "AsyncIterator[None]":
+        lock = self._storing.setdefault(held.sequence, asyncio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked():
+                self._storing.pop(held.sequence, None)
+
+    # --- giving back ----------------------------------------------------------------------
+
+    def give_back(self, held: Held) -> None:
+        """Let JetStream deliver a batch again, to any server, if all of it may go together."""
+        reader = self._reader
+        again_ns = held.go_back_ns()
+        if again_ns is None or held.is_leaving or held.sequence in self._moving:
+            return
+        if not held.has("new", "ready", "delayed"):
+            delay_ns = _PARKED_S * NS_PER_S
+        else:
+            delay_ns = max(0, again_ns - reader.parts.runtime.now_ns())
+        held.is_leaving = True
+        reader.drop(held)
+        self.leaving[held.sequence] = held
+        self._giving_back += 1
+        reader.parts.spawn(self._give_back(held, delay_ns))
+
+    async def _give_back(self, held: Held, delay_ns: int) -> None:
+        try:
+            if await self.store(held):
+                delay = b' {"delay": %d}' % delay_ns if delay_ns else b""
+                await self._settled(held, b"-NAK" + delay)
+        finally:
+            self.leaving.pop(held.sequence, None)
+            self._giving_back -= 1
+            self._reader.wake()
+
+    # --- bodies ---------------------------------------------------------------------------
+
+    async def fetch_bodies(self, missing: list[Held]) -> None:
+        """Get the bytes of batches that had been given up."""
+        await asyncio.gather(*(self._fetch_body(held) for held in missing))
+
+    async def _fetch_body(self, held: Held) -> None:
+        if held.body is not None:
+            return
+        reader = self._reader
+        body = await reader.parts.batch_at(reader.topic, held.sequence)
+        if body is not None:
+            held.body = body
+        elif held.sequence in reader.held:
+            # It was purged, or became too old.
+            reader.drop(held)
+            reader.parts.spawn(self._acknowledge(held))
+
+    # --- dead letters ---------------------------------------------------------------------
+
+    def move_dead_letters(self, held: Held) -> None:
+        """Move what was delivered as often as it may be, unless that is under way."""
+        if held.sequence not in self._moving:
+            self._moving.add(held.sequence)
+            self._reader.parts.spawn(self._move(held))
+
+    async def _move(self, held: Held) -> None:
+        reader = self._reader
+        try:
+            while parts := [part for part in held.parts if part.state is EXHAUSTED]:
+                for part in parts:
+                    try:
+                        await self._move_one(held, part)
+                    except MbctlError:
+                        # No room, no such topic, too many headers, gone: somebody has to look.
+                        part.state = PARKED
+                if held.is_done:
+                    reader.drop(held)
+                    await self._acknowledge(held)
+                else:
+                    await self.store(held)
+        finally:
+            self._moving.discard(held.sequence)
+        if held.sequence in reader.held:
+            reader.changed(held)
+            reader.wake()
+
+    async def _move_one(self, held: Held, part: Part) -> None:
+        """Store a part in the dead-letter topic, and acknowledge it here."""
+        reader = self._reader
+        target = reader.options.dead_letter
+        await self._fetch_body(held)
+        first = names.offset_of(held.sequence, part.first)
+        if held.body is None or target is None:
+            raise DataLoss(topic=reader.topic.name, first=first, next=first + part.count)
+        body = _dead_letter(reader, held, part)
+        count = batches.validate(body, reader.parts.limits)
+        moved: asyncio.Future[Receipt | MbctlError] = asyncio.get_running_loop().create_future()
+        until_ns = reader.parts.runtime.now_ns() + round(reader.parts.options.retry_s * NS_PER_S)
+        # The id keeps it from being there twice if this server dies before the next step.
+        id = f"{reader.topic.topic_id}:{reader.subscriber}:{first}:{part.deliveries}"
+        line = reader.parts.lines.of(target)
+        line.add(id, body, count, until_ns=until_ns, done=moved.set_result)
+        answer = await moved
+        if isinstance(answer, MbctlError):
+            raise answer
+        held.parts = [other for other in held.parts if other is not part]
+
+
+def _dead_letter(reader: "Reader", held: Held, part: Part) -> bytes:
+    """The messages of a part, with headers that tell where they come from."""
+    assert held.body is not None
+    columns = batches.decode(held.body)
+    headers: list[Headers | None] = [
+        {
+            **((columns.headers[index] if columns.headers else None) or {}),
+            TOPIC_HEADER: reader.topic.name,
+            OFFSET_HEADER: str(names.offset_of(held.sequence, index)),
+            SUBSCRIBER_HEADER: reader.subscriber,
+            DELIVERIES_HEADER: str(part.deliveries),
+        }
+        for index in range(part.first, part.next)
+    ]
+    keys = None if columns.keys is None else columns.keys[part.first : part.next]
+    return batches.encode(columns.payloads[part.first : part.next], keys, headers)

@@ -1,0 +1,100 @@
+"""What things are called in JetStream, and offsets as pairs of sequence and index.
+
+A name of mbctl may have dots, which separate the parts of a subject and must not be in the
+name of a stream. ``=`` stands in their place: no name of mbctl has one.
+"""
+
+from mbctl.model import Range
+
+STREAM_PREFIX = "mbctl_"
+SUBJECTS = "mbctl.t.>"
+EVENTS = "mbctl.event"
+BUCKET = "KV_mbctl"
+BUCKET_SUBJECTS = "$KV.mbctl.>"
+
+# A batch has at most 65,536 messages, so 16 bits tell one of them, and 47 are left.
+INDEX_BITS = 16
+SEQUENCE_MAX = 2 ** (63 - INDEX_BITS) - 1
+
+
+def encode(name: str) -> str:
+    """A name as part of a subject, or of a name in JetStream."""
+    return name.replace(".", "=")
+
+
+def decode(name: str) -> str:
+    """The name that ``encode`` made that of."""
+    return name.replace("=", ".")
+
+
+def stream_of(topic: str) -> str:
+    """The stream of a topic."""
+    return STREAM_PREFIX + encode(topic)
+
+
+def topic_of(stream: str) -> str:
+    """The topic of a stream."""
+    return decode(stream.removeprefix(STREAM_PREFIX))
+
+
+def subject_of(topic_id: int) -> str:
+    """Where the batches of a topic are sent to: of its id, so that none reaches a later topic."""
+    return f"mbctl.t.{topic_id}"
+
+
+def consumer_of(subscriber: str, topic_id: int) -> str:
+    """The consumer of a subscription: with the topic's id, as its acknowledgements go by it."""
+    return f"{encode(subscriber)}~{topic_id}"
+
+
+def subscriber_of(consumer: str) -> str:
+    """The subscriber of a consumer."""
+    return decode(consumer.rpartition("~")[0])
+
+
+def is_ephemeral(subscriber: str) -> bool:
+    """Whether that is the name of a subscriber that gave none."""
+    return subscriber.startswith("~")
+
+
+def acknowledge_of(stream: str, consumer: str, sequence: int) -> str:
+    """Where a message is acknowledged that is not at hand: the sequence is what counts."""
+    return f"$JS.ACK.{stream}.{consumer}.1.{sequence}.1.0.0"
+
+
+def topic_key(topic_id: int) -> str:
+    """The entry that orders reclaiming a topic and subscribing to it."""
+    return f"$KV.mbctl.topic.{topic_id}"
+
+
+def batch_key(topic_id: int, subscriber: str, sequence: int | str) -> str:
+    """The entry of a batch that a subscription has read a part of; ``>`` for all of them."""
+    # Keys allow no "~"; what is ephemeral has none, but for the names to differ.
+    return f"$KV.mbctl.batch.{topic_id}.{encode(subscriber).replace('~', '/')}.{sequence}"
+
+
+def topic_keys(topic_id: int) -> str:
+    """All entries of batches of a topic."""
+    return f"$KV.mbctl.batch.{topic_id}.>"
+
+
+def offset_of(sequence: int, index: int = 0) -> int:
+    """The offset of a message by its batch and its index in it."""
+    return (sequence << INDEX_BITS) + index
+
+
+def sequence_of(offset: int) -> int:
+    """The batch that an offset is in."""
+    return offset >> INDEX_BITS
+
+
+def index_of(offset: int) -> int:
+    """The index of an offset in its batch."""
+    return offset & ((1 << INDEX_BITS) - 1)
+
+
+def within(ranges: list[Range], sequence: int, count: int) -> list[Range]:
+    """What ranges of offsets have of a batch, as indexes."""
+    first = offset_of(sequence)
+    parts = ((max(low - first, 0), min(high - first, count)) for low, high in ranges)
+    return [(low, high) for low, high in parts if low < high]

@@ -1,0 +1,520 @@
+"""One subscription as this server serves it: pulls that wait, and batches in hand.
+
+    JetStream ──fetching──▶ in hand ──granted──▶ members ──acknowledged──▶ JetStream
+                               └──given back──▶ JetStream, for any server
+
+Batches are asked for when a pull wants them. What of a batch is not acknowledged stays in hand,
+where its messages are leased one by one; JetStream lends the batch as a whole, to this server,
+which renews that while it has it. What nobody here wants goes back.
+"""
+
+import asyncio
+from bisect import bisect_left, insort
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from mbctl import batch as batches
+from mbctl.batch import Buffer
+from mbctl.core.grant import PIECE_BYTES, Piece
+from mbctl.engine.alarm import Alarm
+from mbctl.engine.interface import Done, Pulled, Timer
+from mbctl.engine.jetstream import names
+from mbctl.engine.jetstream.fetching import Delivery, Fetching
+from mbctl.engine.jetstream.held import DELAYED, EXHAUSTED, LEASED, NEW, PARKED, READY, Held, Part
+from mbctl.engine.jetstream.keeping import Keeping
+from mbctl.engine.jetstream.link import Reply
+from mbctl.engine.jetstream.topics import Topic
+from mbctl.errors import MbctlError, NotSubscribed, Timeout, TopicNotFound
+from mbctl.model import NS_PER_S, SubscribeOptions
+
+if TYPE_CHECKING:
+    from mbctl.engine.jetstream.parts import Parts
+
+_PIECES_MAX = 4096
+# After the first message of a request the others follow at once, or never.
+_FOLLOW_S = 0.25
+# How long a pull that does not want to wait lets an election take.
+_PATIENCE_NS = 10 * NS_PER_S
+# How long what nobody pulls is kept before it goes back to be read elsewhere.
+_IDLE_NS = NS_PER_S // 2
+
+
+class Pull:
+    """A pull that has no answer yet."""
+
+    __slots__ = (
+        "begun_ns",
+        "done",
+        "max_bytes",
+        "max_messages",
+        "member",
+        "number",
+        "timer",
+        "until_ns",
+    )
+
+    def __init__(
+        self, number: int, member: bytes, max_messages: int, max_bytes: int, done: Done[Pulled]
+    ) -> None:
+        self.number = number
+        self.member = member
+        self.max_messages = max_messages
+        self.max_bytes = max_bytes
+        self.done = done
+        self.begun_ns = self.until_ns = 0
+        self.timer: Timer | None = None
+
+
+class Reader:
+    """A subscription's pulls and batches at this server."""
+
+    def __init__(
+        self, parts: "Parts", topic: Topic, subscriber: str, options: SubscribeOptions
+    ) -> None:
+        self.parts = parts
+        self.topic = topic
+        self.subscriber = subscriber
+        self.consumer = names.consumer_of(subscriber, topic.topic_id)
+        self.options = options
+        self.is_durable = not names.is_ephemeral(subscriber)
+        self.members: set[bytes] = set()
+        """The processes here that read it."""
+        self.held: dict[int, Held] = {}
+        self.pulls: dict[int, Pull] = {}
+        self.skipped = 0
+        """Batches of an ephemeral one that were given up before it got them."""
+        self.last_pull: int | None = None
+        self.fetching = Fetching(self)
+        self.keeping = Keeping(self)
+        self.is_ended = self.is_paused = False
+        self._open: list[int] = []
+        """The sequences of batches in hand that have something to grant."""
+        self._last_sequence: int | None = None
+        self._is_working = False
+        self._news = asyncio.Event()
+        self._pulled_ns = 0
+        self._alarm = Alarm(parts.runtime, self._ring)
+
+    @property
+    def ack_wait_ns(self) -> int:
+        """How long a lease lasts."""
+        return round(self.options.ack_wait * NS_PER_S)
+
+    # --- pulls ----------------------------------------------------------------------------
+
+    def pull(self, pull: Pull, wait_ms: int) -> None:
+        """Have a pull answered."""
+        runtime = self.parts.runtime
+        self.last_pull = runtime.wall_ns()
+        pull.begun_ns = self._pulled_ns = runtime.now_ns()
+        pull.until_ns = pull.begun_ns + wait_ms * 1_000_000
+        self.pulls[pull.number] = pull
+        if wait_ms:
+            pull.timer = runtime.call_at(pull.until_ns, lambda: self.cancel(pull.number))
+        if len(self.pulls) == 1:
+            # What was known to be all may not be any more.
+            self.fetching.is_dry = False
+        self.wake()
+
+    def cancel(self, number: int) -> None:
+        """Answer a waiting pull now, empty; nothing if it has been answered."""
+        pull = self.pulls.get(number)
+        if pull is not None:
+            self._answer(pull, Pulled(self.topic.topic_id, 0, []))
+
+    def _answer(self, pull: Pull, answer: Pulled | MbctlError) -> None:
+        del self.pulls[pull.number]
+        self.parts.pulls.pop(pull.number, None)
+        if pull.timer is not None:
+            pull.timer.cancel()
+        pull.done(answer)
+
+    def wake(self) -> None:
+        """Look again at what can be granted to whom."""
+        self._news.set()
+        if self.pulls and not self._is_working and not self.is_ended:
+            self._is_working = True
+            self.parts.spawn(self._work())
+
+    async def _work(self) -> None:
+        try:
+            while self.pulls and not self.is_ended:
+                self._news.clear()
+                await self._serve(next(iter(self.pulls.values())))
+        except MbctlError as error:
+            self.end(error)
+        finally:
+            self._is_working = False
+
+    async def _serve(self, pull: Pull) -> None:
+        """Bring the pull that waits longest nearer to its answer."""
+        fetching = self.fetching
+        if self.is_paused:
+            await self._wait(1.0)
+            return
+        if fetching.is_gone:
+            await self._check_consumer()
+            fetching.is_gone = False
+        has_some = bool(self._open)
+        if has_some and (fetching.is_dry or fetching.is_waiting or self._has_enough(pull)):
+            await self._grant(pull)
+            return
+        now_ns = self.parts.runtime.now_ns()
+        if not has_some and fetching.is_dry and not fetching.is_under_way:
+            if pull.until_ns <= now_ns:
+                self.cancel(pull.number)
+                return
+            fetching.is_dry = False
+        if not fetching.is_under_way and not self.keeping.is_giving_back:
+            await self._fetch(pull, has_some=has_some)
+        if not self._news.is_set():
+            await self._wait(_FOLLOW_S if has_some else 1.0)
+            if has_some and not self._news.is_set():
+                fetching.is_dry = True
+
+    async def _fetch(self, pull: Pull, *, has_some: bool) -> None:
+        runtime, fetching = self.parts.runtime, self.fetching
+        pause_s = fetching.not_before - asyncio.get_running_loop().time()
+        if pause_s > 0:
+            if has_some:
+                fetching.is_dry = True
+                return
+            late_ns = runtime.now_ns() - pull.until_ns
+            if late_ns > 0 and runtime.now_ns() - pull.begun_ns > _PATIENCE_NS:
+                seconds = f"{_PATIENCE_NS / NS_PER_S:g}"
+                self._answer(pull, Timeout(what="the cluster's answer", seconds=seconds))
+                return
+            await asyncio.sleep(pause_s)
+        if pull.number not in self.pulls or fetching.is_under_way or self.is_ended:
+            return
+        wait_s = 0 if has_some else (pull.until_ns - runtime.now_ns()) / NS_PER_S
+        messages, size = self._in_hand()
+        await fetching.begin(
+            messages=max(1, pull.max_messages - messages),
+            size=max(1, pull.max_bytes - size),
+            wait_s=wait_s,
+        )
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait for news, so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+
+    async def _check_consumer(self) -> None:
+        """End the reader if its consumer is gone.
+
+        Raises:
+            TopicNotFound, NotSubscribed: it is.
+        """
+        api = self.parts.api
+        try:
+            if await api.consumer(self.topic.stream, self.consumer) is not None:
+                return
+            topic, _ = await self.parts.registry.look(self.topic.name)
+        except Timeout:
+            return
+        if topic.topic_id != self.topic.topic_id:
+            raise TopicNotFound(topic=self.topic.name)
+        if self.is_durable:
+            raise NotSubscribed(topic=self.topic.name, subscriber=self.subscriber)
+        # It was in the memory of a node that is gone.
+        at = self.position
+        self.forget_held()
+        await self.parts.consumers.revive(topic, self.subscriber, self.options, at)
+        self.begin_at(at)
+
+    # --- what is in hand ------------------------------------------------------------------
+
+    def take(self, reply: Reply, delivery: Delivery) -> Held | None:
+        """A batch that came; None if it is in hand already, or on its way out."""
+        sequence, now_ns = delivery.sequence, self.parts.runtime.now_ns()
+        self.topic.saw(sequence)
+        self._note_gap(sequence)
+        known = self.held.get(sequence) or self.keeping.leaving.get(sequence)
+        if known is not None:
+            # JetStream had not heard of it for too long, as in an election.
+            known.reply, known.delivered, known.touched_ns = reply.reply, delivery.delivered, now_ns
+            return None
+        return Held(
+            sequence,
+            count=batches.count_of(reply.body),
+            body=reply.body,
+            timestamp=delivery.timestamp,
+            delivered=delivery.delivered,
+            reply=reply.reply,
+            place=self.parts.new_place(),
+            now_ns=now_ns,
+        )
+
+    def _note_gap(self, sequence: int) -> None:
+        if self._last_sequence is not None and not self.is_durable:
+            self.skipped += max(0, sequence - self._last_sequence - 1)
+        self._last_sequence = max(sequence, self._last_sequence or 0)
+
+    def pause(self) -> None:
+        """Take nothing while the subscription is moved, and let go of all that is in hand."""
+        self.is_paused = True
+        self.forget_held()
+
+    def go_on(self) -> None:
+        """Take what comes from the place it was moved to."""
+        self.is_paused = False
+        self.fetching.go_on()
+        self.wake()
+
+    def begin_at(self, sequence: int) -> None:
+        """Note where an ephemeral subscription stands, so that it is told what it misses."""
+        self._last_sequence = sequence - 1
+
+    @property
+    def position(self) -> int:
+        """The first sequence that this server has not seen read."""
+        return min(self.held, default=(self._last_sequence or 0) + 1)
+
+    def keep(self, held: Held) -> None:
+        """Take a batch in hand."""
+        if self.is_ended:
+            self.parts.link.publish(held.reply, b"-NAK")
+            return
+        self.held[held.sequence] = held
+        self.changed(held)
+
+    def drop(self, held: Held) -> None:
+        """Let a batch be in hand no more."""
+        self.held.pop(held.sequence, None)
+        self._set_open(held, is_open=False)
+
+    def changed(self, held: Held) -> None:
+        """See to what a batch in hand asks for now."""
+        held.joined()
+        if held.is_done:
+            self.drop(held)
+            return
+        self._set_open(held, is_open=held.has(NEW, READY) and not held.is_leaving)
+        self._alarm.set(held.next_ns())
+        if held.has(EXHAUSTED):
+            self.keeping.move_dead_letters(held)
+        elif not held.has(NEW, READY, LEASED, DELAYED):
+            self.keeping.give_back(held)
+        self._news.set()
+
+    def _set_open(self, held: Held, *, is_open: bool) -> None:
+        at = bisect_left(self._open, held.sequence)
+        is_there = at < len(self._open) and self._open[at] == held.sequence
+        if is_open and not is_there:
+            insort(self._open, held.sequence)
+        elif is_there and not is_open:
+            del self._open[at]
+
+    def _in_hand(self) -> tuple[int, int]:
+        """How many messages and bytes there are to grant; about, and no more than one may get."""
+        messages = size = 0
+        for sequence in self._open[:_PIECES_MAX]:
+            held = self.held[sequence]
+            count = held.total(NEW, READY)
+            messages += count
+            size += held.size * count // held.count + PIECE_BYTES
+        return messages, size
+
+    def _has_enough(self, pull: Pull) -> bool:
+        if len(self._open) >= _PIECES_MAX:
+            return True
+        messages, size = self._in_hand()
+        return messages >= pull.max_messages or size >= pull.max_bytes
+
+    # --- granting -------------------------------------------------------------------------
+
+    async def _grant(self, pull: Pull) -> None:
+        """Lease to a pull what is in hand, and answer it."""
+        chosen = self._choose(pull)
+        missing = [held for held, _ in chosen if held.body is None]
+        if missing:
+            # What comes back meanwhile may be chosen in its stead: it is looked at again.
+            await self.keeping.fetch_bodies(missing)
+            return
+        if not chosen:
+            # All that is in hand waits for something else: there are too many ranges.
+            if pull.until_ns <= self.parts.runtime.now_ns():
+                self.cancel(pull.number)
+            else:
+                await self._wait(1.0)
+            return
+        pieces, bodies, parts = self._lease(pull, chosen)
+        reply, over = self.parts.cuts.pieces(pieces, bodies, pull.max_bytes)
+        for first, next in over:
+            self._take_back(first, next, parts)
+        count = sum(p.next - p.first for p in pieces) - sum(high - low for low, high in over)
+        self.parts.messages_out += count
+        self.parts.bytes_out += sum(memoryview(piece[3]).nbytes for piece in reply)
+        for held, _ in chosen:
+            if held.sequence in self.held:
+                self.changed(held)
+                if not held.has(NEW, READY):
+                    held.body = None
+        skipped, self.skipped = self.skipped, 0
+        self._answer(pull, Pulled(self.topic.topic_id, skipped, reply))
+
+    def _choose(self, pull: Pull) -> list[tuple[Held, list[Part]]]:
+        """The parts in hand that a pull gets: first what was granted before, by offset."""
+        limit = self.parts.limits.subscription_ranges - 3
+        messages, size = pull.max_messages, pull.max_bytes
+        chosen: list[tuple[Held, list[Part]]] = []
+        for sequence in list(self._open):
+            held = self.held[sequence]
+            fitting: list[Part] = []
+            for part in list(held.parts):
+                if part.state not in (NEW, READY):
+                    continue
+                if part.state is NEW and held.ranges >= limit:
+                    continue
+                is_alone = self.options.max_deliveries is not None and part.deliveries > 0
+                if is_alone and (chosen or fitting):
+                    return [*chosen, (held, fitting)] if fitting else chosen
+                count = min(part.count, messages, 1 if is_alone else part.count)
+                room = size - PIECE_BYTES
+                if held.size * count // held.count > room:
+                    if chosen or fitting:
+                        return [*chosen, (held, fitting)] if fitting else chosen
+                    count = min(count, max(1, room * held.count // max(1, held.size)))
+                if count < part.count:
+                    held.parts.insert(
+                        held.parts.index(part) + 1, part.rest_from(part.first + count)
+                    )
+                fitting.append(part)
+                messages -= count
+                size -= held.size * count // held.count + PIECE_BYTES
+                if is_alone or messages <= 0 or size <= 0 or len(chosen) >= _PIECES_MAX:
+                    return [*chosen, (held, fitting)]
+            if fitting:
+                chosen.append((held, fitting))
+        return chosen
+
+    def _lease(
+        self, pull: Pull, chosen: list[tuple[Held, list[Part]]]
+    ) -> tuple[list[Piece], list[Buffer], dict[int, tuple[Held, Part]]]:
+        until_ns = self.parts.runtime.now_ns() + self.ack_wait_ns
+        pieces: list[Piece] = []
+        bodies: list[Buffer] = []
+        granted: dict[int, tuple[Held, Part]] = {}
+        for held, parts in chosen:
+            assert held.body is not None
+            base = names.offset_of(held.sequence)
+            for part in parts:
+                part.deliveries += 1
+                part.state, part.member, part.until_ns = LEASED, pull.member, until_ns
+                pieces.append(
+                    Piece(
+                        held.place,
+                        base,
+                        base + held.count,
+                        base + part.first,
+                        base + part.next,
+                        held.timestamp,
+                        part.deliveries,
+                    )
+                )
+                bodies.append(held.body)
+                granted[base + part.first] = held, part
+        return pieces, bodies, granted
+
+    def _take_back(self, first: int, next: int, granted: dict[int, tuple[Held, Part]]) -> None:
+        """Undo a grant as far as the reply had no room for it."""
+        base = names.offset_of(names.sequence_of(first))
+        held = self.held[names.sequence_of(first)]
+        for part in held.isolated(first - base, next - base):
+            part.deliveries -= 1
+            part.state = READY if part.deliveries else NEW
+
+    # --- ends of leases -------------------------------------------------------------------
+
+    def end_lease(self, part: Part, *, ready_ns: int | None = None) -> None:
+        """Let a part be granted again, or not any more if it was as often as it may be."""
+        most = self.options.max_deliveries
+        if most is not None and part.deliveries >= most:
+            part.state = PARKED if self.options.dead_letter is None else EXHAUSTED
+        elif ready_ns is None:
+            part.state = READY
+        else:
+            part.state, part.until_ns = DELAYED, ready_ns
+
+    def _ring(self) -> None:
+        now_ns = self.parts.runtime.now_ns()
+        for held in list(self.held.values()):
+            due = [
+                part
+                for part in held.parts
+                if part.state in (LEASED, DELAYED) and part.until_ns <= now_ns
+            ]
+            for part in due:
+                if part.state is LEASED:
+                    self.end_lease(part)
+                else:
+                    part.state = READY
+            if due:
+                self.changed(held)
+        nexts = [at for held in self.held.values() if (at := held.next_ns()) is not None]
+        self._alarm.set(min(nexts, default=None))
+        self.wake()
+
+    def release(self, member: bytes) -> None:
+        """End the leases and pulls of a process whose connection is gone."""
+        for pull in [one for one in self.pulls.values() if one.member == member]:
+            self.cancel(pull.number)
+        self.members.discard(member)
+        for held in list(self.held.values()):
+            with_it = [p for p in held.parts if p.state is LEASED and p.member == member]
+            for part in with_it:
+                self.end_lease(part)
+            if with_it:
+                self.changed(held)
+        if not self.members:
+            self.give_back_all()
+        self.wake()
+
+    def give_back_all(self) -> None:
+        """Let go of all that nobody has leased."""
+        for held in sorted(self.held.values(), key=lambda one: one.sequence):
+            if not held.has(LEASED, EXHAUSTED):
+                self.keeping.give_back(held)
+
+    # --- now and then ---------------------------------------------------------------------
+
+    def tend(self, now_ns: int) -> None:
+        """Renew what JetStream lends, and give back what nobody pulls."""
+        lease_ns = round(self.parts.options.server_lease_s * NS_PER_S)
+        is_idle = not self.pulls and now_ns - self._pulled_ns > _IDLE_NS
+        for held in list(self.held.values()):
+            if is_idle and not held.has(LEASED, EXHAUSTED):
+                self.keeping.give_back(held)
+            elif now_ns - held.touched_ns > lease_ns // 3:
+                held.touched_ns = now_ns
+                self.parts.link.publish(held.reply, b"+WPI")
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing of it is of any use here."""
+        return not (self.members or self.held or self.pulls or self.keeping.is_busy)
+
+    def end(self, why: MbctlError) -> None:
+        """Serve nothing more, and tell who waits why."""
+        self.is_ended = True
+        self._alarm.cancel()
+        self.fetching.stop()
+        self.parts.spawn(self.fetching.close())
+        self.forget_held()
+        for pull in list(self.pulls.values()):
+            self._answer(pull, why)
+        self.parts.forget_reader(self)
+        self._news.set()
+
+    def forget_held(self) -> None:
+        """Let nothing be in hand any more: it is not ours, or was given up."""
+        self.held.clear()
+        self._open.clear()
+
+    def leased(self, states: Iterable[str]) -> int:
+        """How many messages in hand are in one of these states."""
+        return sum(held.total(*states) for held in self.held.values())

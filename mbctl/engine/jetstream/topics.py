@@ -1,0 +1,215 @@
+"""Topics as streams: made, found, and what is remembered of them meanwhile."""
+
+import secrets
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from mbctl.engine.jetstream import names
+from mbctl.engine.jetstream.api import STREAM_EXISTS, Api, ApiError, Json
+from mbctl.engine.jetstream.options import EngineOptions
+from mbctl.errors import LimitExceeded, NotSupported, TopicExists, TopicNotFound
+from mbctl.model import NS_PER_S, Limits, TopicInfo, TopicSettings, check_name, check_settings
+
+_SETTINGS = "mbctl.settings"
+_ID = "mbctl.id"
+_CREATED = "mbctl.created"
+
+
+class Topic:
+    """What this server knows of a topic."""
+
+    __slots__ = ("created", "last_sequence", "name", "settings", "stream", "subject", "topic_id")
+
+    def __init__(self, name: str, topic_id: int, settings: TopicSettings, created: int) -> None:
+        self.name = name
+        self.topic_id = topic_id
+        self.settings = settings
+        self.created = created
+        self.stream = names.stream_of(name)
+        self.subject = names.subject_of(topic_id)
+        self.last_sequence = 0
+        """That of the newest batch that was seen here; there may be newer ones."""
+
+    def saw(self, sequence: int) -> None:
+        """Note that there is a batch of that sequence."""
+        self.last_sequence = max(self.last_sequence, sequence)
+
+
+class Topics:
+    """The topics by name; one that is known is not asked about again before it is forgotten."""
+
+    def __init__(self, api: Api, options: EngineOptions, limits: Limits) -> None:
+        self._api = api
+        self._options = options
+        self._limits = limits
+        self._known: dict[str, Topic] = {}
+
+    def known(self, name: str) -> Topic | None:
+        """The topic, if it is known here."""
+        return self._known.get(name)
+
+    def forget(self, name: str) -> None:
+        """Ask again before that topic is used."""
+        self._known.pop(name, None)
+
+    def forget_all(self) -> None:
+        """Ask again about each."""
+        self._known.clear()
+
+    async def get(self, name: str) -> Topic:
+        """The topic of that name.
+
+        Raises:
+            TopicNotFound: there is none.
+        """
+        topic = self._known.get(name)
+        return topic if topic is not None else (await self.look(name))[0]
+
+    async def look(self, name: str) -> tuple[Topic, Json]:
+        """The topic and its stream as they are now.
+
+        Raises:
+            TopicNotFound: there is none.
+        """
+        check_name(name)
+        found = await self._api.stream(names.stream_of(name))
+        topic = None if found is None else self._learn(name, found)
+        if topic is None:
+            self.forget(name)
+            raise TopicNotFound(topic=name)
+        assert found is not None
+        return topic, found
+
+    def _learn(self, name: str, found: Json) -> Topic | None:
+        metadata = found["config"].get("metadata") or {}
+        if _ID not in metadata:
+            return None
+        topic_id = int(metadata[_ID])
+        topic = self._known.get(name)
+        if topic is None or topic.topic_id != topic_id:
+            settings = msgspec.json.decode(metadata[_SETTINGS], type=TopicSettings)
+            topic = Topic(name, topic_id, settings, int(metadata[_CREATED]))
+            self._known[name] = topic
+        topic.saw(found["state"]["last_seq"])
+        return topic
+
+    async def all(self) -> list[tuple[Topic, Json]]:
+        """All topics and their streams, by name."""
+        request = {"subject": names.SUBJECTS}
+        found = []
+        async for stream in self._api.pages("STREAM.LIST", "streams", request):
+            name = names.topic_of(stream["config"]["name"])
+            topic = self._learn(name, stream)
+            if topic is not None:
+                found.append((topic, stream))
+        return sorted(found, key=lambda pair: pair[0].name)
+
+    async def create(
+        self, name: str, settings: TopicSettings, *, exist_ok: bool, wall_ns: int
+    ) -> tuple[Topic, bool]:
+        """The topic, and whether it was created now.
+
+        Raises:
+            TopicExists: it exists with other settings, or at all if not ``exist_ok``.
+            LimitExceeded: there are as many as may be.
+            NotSupported: a setting cannot be kept here.
+        """
+        check_name(name)
+        check_settings(settings)
+        check_supported(settings)
+        found = await self._api.stream(names.stream_of(name))
+        if found is None:
+            await self._check_count()
+            topic_id = ((wall_ns // 1000) << 10) | secrets.randbits(10)
+            try:
+                made = await self._api.call(
+                    f"STREAM.CREATE.{names.stream_of(name)}",
+                    self._config(name, topic_id, settings, wall_ns),
+                )
+            except ApiError as error:
+                if error.code != STREAM_EXISTS:
+                    raise
+                found = await self._api.stream(names.stream_of(name))
+            else:
+                topic = self._learn(name, made)
+                assert topic is not None
+                return topic, True
+        topic = None if found is None else self._learn(name, found)
+        if topic is None or not (exist_ok and topic.settings == settings):
+            raise TopicExists(topic=name)
+        return topic, False
+
+    async def _check_count(self) -> None:
+        page = await self._api.call("STREAM.NAMES", {"subject": names.SUBJECTS})
+        if page["total"] >= self._limits.topics:
+            raise LimitExceeded(what="topics", limit=self._limits.topics)
+
+    def _config(self, name: str, topic_id: int, settings: TopicSettings, wall_ns: int) -> Json:
+        config: dict[str, Any] = {
+            "name": names.stream_of(name),
+            "subjects": [names.subject_of(topic_id)],
+            "retention": "limits",
+            "storage": "file",
+            "num_replicas": self._options.replicas,
+            "duplicate_window": round(self._options.duplicate_s * NS_PER_S),
+            "discard": "old" if settings.when_full == "drop_oldest" else "new",
+            "allow_direct": True,
+            "allow_atomic": True,
+            "metadata": {
+                _ID: str(topic_id),
+                _CREATED: str(wall_ns),
+                _SETTINGS: msgspec.json.encode(settings).decode(),
+            },
+        }
+        if settings.max_bytes is not None:
+            config["max_bytes"] = settings.max_bytes
+        if settings.max_age is not None:
+            age_ns = round(settings.max_age * NS_PER_S)
+            config["max_age"] = age_ns
+            # It may not be longer than what is kept.
+            config["duplicate_window"] = min(config["duplicate_window"], age_ns)
+        return config
+
+    def info(self, topic: Topic, stream: Json, *, durability: str, note: str) -> TopicInfo:
+        """What there is to say of a topic."""
+        state = stream["state"]
+        return TopicInfo(
+            topic=topic.name,
+            messages=0 if state["messages"] == 0 else None,
+            bytes=state["bytes"],
+            first_offset=names.offset_of(first_sequence(state)),
+            next_offset=names.offset_of(state["last_seq"] + 1),
+            subscriptions=state["consumer_count"],
+            topic_id=topic.topic_id,
+            created=topic.created,
+            settings=topic.settings,
+            durability=durability,
+            batches=state["messages"],
+            note=note,
+        )
+
+
+def check_supported(settings: TopicSettings) -> None:
+    """Refuse settings that JetStream has no way to keep.
+
+    Raises:
+        NotSupported: max_messages counts messages, and JetStream only knows batches; it cannot
+            tell the bytes of a part of a stream either.
+    """
+    for name in ("max_messages", "retain_bytes"):
+        if getattr(settings, name) is not None:
+            raise NotSupported(what=f"{name} on a topic of the cluster")
+
+
+def first_sequence(state: Json) -> int:
+    """The sequence of the first batch kept, or of the next one if there is none."""
+    return state["last_seq"] + 1 if state["messages"] == 0 else int(state["first_seq"])
+
+
+def time_ns(text: str) -> int:
+    """A time of JetStream's as nanoseconds since 1970."""
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    seconds = int(datetime.fromisoformat(f"{whole}+00:00").timestamp())
+    return seconds * NS_PER_S + int(fraction.ljust(9, "0")[:9] or 0)
