@@ -216,7 +216,7 @@ class Sought(msgspec.Struct, frozen=True):
     skipped: int
 
 
-class TopicInfo(msgspec.Struct, frozen=True):
+class TopicInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """One topic as it is now. ``messages`` and ``bytes`` are what is kept.
 
     An engine that counts batches only has None for ``messages`` and tells ``batches``.
@@ -237,7 +237,7 @@ class TopicInfo(msgspec.Struct, frozen=True):
     note: str = ""
 
 
-class SubscriptionInfo(msgspec.Struct, frozen=True):
+class SubscriptionInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """One subscription as it is now.
 
     ``cursor`` is the offset below which all is acknowledged; ``unread`` counts messages
@@ -276,7 +276,7 @@ class SubscriptionInfo(msgspec.Struct, frozen=True):
     unread_batches: int | None = None
 
 
-class Hold(msgspec.Struct, frozen=True):
+class Hold(msgspec.Struct, frozen=True, omit_defaults=True):
     """One subscription that keeps messages of its topic alive, oldest first.
 
     ``messages`` and ``bytes`` are what it keeps: all from its cursor on;
@@ -293,7 +293,7 @@ class Hold(msgspec.Struct, frozen=True):
     batches: int | None = None
 
 
-class TopicHolds(msgspec.Struct, frozen=True):
+class TopicHolds(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why a topic keeps what it keeps: its holders, the one furthest behind first."""
 
     topic: str
@@ -303,7 +303,7 @@ class TopicHolds(msgspec.Struct, frozen=True):
     batches: int | None = None
 
 
-class ServerStatus(msgspec.Struct, frozen=True):
+class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the server says of itself. Counters run since its start.
 
     ``syncs`` counts how often it forced data to disk. For ``retry_s`` after its first attempt a

@@ -1,11 +1,14 @@
 """The engines that the conformance tests run against."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from engine_bench import Bench
 from engine_client import Client, Make, Restarting, session_id
 from engine_drivers import DURABLE_ENGINES, ENGINES, Factory
+from jetstream_driver import driver_of
+
+from mbctl.cluster.processes import Cluster
 
 
 def params_of(engines: dict[str, Factory]) -> list[object]:
@@ -16,18 +19,52 @@ def params_of(engines: dict[str, Factory]) -> list[object]:
     ]
 
 
-@pytest.fixture(params=params_of(ENGINES))
-def new_client(request: pytest.FixtureRequest) -> Iterator[object]:
+# A cluster of one node and one of three, started once for all tests that want it.
+CLUSTERS = {"jetstream on one node": 1, "jetstream on three nodes": 3}
+
+
+@pytest.fixture(scope="session")
+def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], str]]:
+    """The address of a cluster of so many nodes."""
+    started: dict[int, Cluster] = {}
+
+    def address(nodes: int) -> str:
+        if nodes not in started:
+            started[nodes] = Cluster(tmp_path_factory.mktemp("cluster"))
+            started[nodes].start(nodes, sync="2m")
+        return started[nodes].url
+
+    yield address
+    for cluster in started.values():
+        cluster.stop()
+
+
+@pytest.fixture(
+    params=[
+        *params_of(ENGINES),
+        *(
+            pytest.param(name, id=name.replace(" ", "-"), marks=pytest.mark.slow)
+            for name in CLUSTERS
+        ),
+    ]
+)
+def new_client(
+    request: pytest.FixtureRequest, clusters: Callable[[int], str]
+) -> Iterator[object]:
     """Makes clients of new engines, with the limits given, and closes them."""
     made = []
+    nodes = CLUSTERS.get(request.param)
+    new_driver = driver_of(clusters(nodes), nodes) if nodes else ENGINES[request.param]
 
     def make(**options: object) -> Client:
-        made.append(Client(ENGINES[request.param](**options)))
+        made.append(Client(new_driver(**options)))
         return made[-1]
 
     yield make
     for client in made:
         client.driver.close()
+        if nodes:
+            client.driver.shut()
 
 
 @pytest.fixture

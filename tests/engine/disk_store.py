@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from engine_drivers import VirtualRuntime
+from engine_drivers import AT_HAND, VirtualRuntime
 from simulated_disk import SimulatedDisk
 
 from mbctl.files import Directory
@@ -53,7 +53,7 @@ class TimedWorker:
 class DiskStore:
     """A directory, and the journals that follow one another in it."""
 
-    capabilities = frozenset({"dense_offsets", "durable"})
+    capabilities = AT_HAND | {"durable", "backup"}
 
     def __init__(self, **options: Any) -> None:
         self.options = options

@@ -43,6 +43,15 @@ class Pending:
         return self.answers[0]
 
 
+# What an engine can do that has all it keeps at hand.
+AT_HAND = frozenset(
+    {
+        *("dense_offsets", "counts", "parts_reclaimed", "max_messages", "retain_bytes"),
+        *("server_bytes", "long_retries"),
+    }
+)
+
+
 class Driver(Protocol):
     """What a conformance test may do with an engine."""
 
@@ -50,6 +59,12 @@ class Driver(Protocol):
     capabilities: frozenset[str]
     """``dense_offsets``: the offsets of a topic have no gaps.
     ``durable``: what was answered outlives a restart.
+    ``counts``: messages are counted, and not only batches.
+    ``parts_reclaimed``: messages are reclaimed one by one, and not batch by batch.
+    ``max_messages``, ``retain_bytes``: a topic may have these bounds.
+    ``server_bytes``: all topics together are bounded.
+    ``backup``: all that is stored can be read as a backup.
+    ``long_retries``: a send can be retried for ten minutes, and not only for one.
     """
 
     def call(self, verb: str, *args: Any, **named: Any) -> Any:
@@ -341,7 +356,7 @@ class Store(Protocol):
 class VolatileStore:
     """A journal that is made anew each time."""
 
-    capabilities = frozenset({"dense_offsets"})
+    capabilities = AT_HAND
 
     def __init__(self, new_journal: Callable[[VirtualRuntime], Journal]) -> None:
         self._new_journal = new_journal
@@ -353,7 +368,7 @@ class VolatileStore:
 class RememberingStore:
     """Journals that follow one another and know what the one before held."""
 
-    capabilities = frozenset({"dense_offsets", "durable"})
+    capabilities = AT_HAND | {"durable"}
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes

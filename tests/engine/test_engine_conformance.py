@@ -16,7 +16,7 @@ passes too; what is promised only for dense offsets asks for that capability.
 from itertools import chain
 
 import pytest
-from engine_client import Client, Messages, part, ranges_of
+from engine_client import Client, Messages, needs, part, ranges_of
 
 from mbctl import batch as batches
 from mbctl.errors import (
@@ -65,8 +65,7 @@ class TestPublishing:
         assert got.offsets[1:] == [second.offset + index for index in range(3)]
 
     def test_dense_offsets_begin_at_0_and_have_no_gaps(self, client: Client) -> None:
-        if "dense_offsets" not in client.driver.capabilities:
-            pytest.skip("this engine does not promise dense offsets")
+        needs(client, "dense_offsets")
         assert [client.send(*[b"x"] * count).offset for count in (1, 3, 2)] == [0, 1, 4]
 
     def test_a_retry_is_stored_once_and_gets_the_same_receipt(self, client: Client) -> None:
@@ -213,7 +212,7 @@ class TestVisibility:
 
     def test_the_engine_says_how_durable_it_is(self, client: Client) -> None:
         durability = client.status().durability
-        assert durability in ("memory", "never", "always")
+        assert durability in ("memory", "never", "always") or durability.startswith("sync ")
         assert client.driver.call("topic", "orders").durability == durability
 
 
@@ -255,7 +254,7 @@ class TestSubscribing:
         client.ack(part(client.pull(b"a"), 0, 1), b"a")
         assert client.kept() == 1
         subscribed = client.reader(b"b", "billing", start=receipt.offset)
-        assert subscribed.skipped == 2
+        assert subscribed.skipped == (2 if "counts" in client.driver.capabilities else 1)
         assert client.pull(b"b").payloads == [b"two"]
 
     def test_a_start_beyond_the_topic_is_refused(self, client: Client) -> None:
@@ -326,6 +325,7 @@ class TestDurableAndEphemeral:
             client.driver.call("subscription", "orders", subscriber)
 
     def test_an_ephemeral_subscription_is_told_what_it_missed(self, client: Client) -> None:
+        needs(client, "parts_reclaimed")
         client.reader(b"look", None)
         client.reader(b"a", "billing", start="earliest")
         client.send(b"one", b"two", b"three")
@@ -679,7 +679,8 @@ class TestReclaiming:
     ) -> None:
         client.reader(b"a", "billing")
         client.reader(b"b", "audit")
-        client.send(b"one", b"two")
+        client.send(b"one")
+        client.send(b"two")
         client.ack(client.pull(b"a"), b"a")
         assert client.kept() == 2
         client.ack(part(client.pull(b"b"), 0), b"b")
@@ -705,13 +706,14 @@ class TestReclaiming:
         full = client.status().bytes
         assert full >= 10 * KIB
         client.ack(client.pull(count=5))
-        assert client.status().bytes == full // 2
+        assert abs(client.status().bytes - full / 2) < full / 100
         client.ack(client.pull())
         assert client.status().bytes == 0
 
     def test_why_names_who_holds_messages_the_one_furthest_behind_first(
         self, client: Client
     ) -> None:
+        needs(client, "counts")
         for member, name in ((b"a", "fast"), (b"b", "slow"), (b"c", "slower"), (b"d", None)):
             client.reader(member, name, start="earliest")
         client.send(*[b"x" * 100] * 10)
@@ -727,24 +729,27 @@ class TestReclaiming:
 class TestLimits:
     """Point 9."""
 
-    @pytest.mark.parametrize("settings", [{"max_messages": 2}, {"max_bytes": 250}])
+    @pytest.mark.parametrize("settings", [{"max_messages": 2}, {"max_bytes": 2500}])
     def test_a_full_topic_refuses_and_takes_messages_again_when_they_are_read(
         self, client: Client, settings
     ) -> None:
+        if "max_messages" in settings:
+            needs(client, "max_messages")
         client.create_topic("small", **settings)
         client.reader(topic="small")
-        client.send(b"x" * 100, topic="small")
-        client.send(b"x" * 100, topic="small")
+        client.send(b"x" * 1000, topic="small")
+        client.send(b"x" * 1000, topic="small")
         with pytest.raises(TopicFull):
-            client.send(b"x" * 100, topic="small")
+            client.send(b"x" * 1000, topic="small")
         assert client.kept("small") == 2
         client.ack(client.pull(topic="small"), topic="small")
         assert client.kept("small") == 0
-        client.send(b"x" * 100, topic="small")
+        client.send(b"x" * 1000, topic="small")
         assert client.kept("small") == 1
 
     def test_a_full_server_refuses_and_changes_nothing(self, new_client) -> None:
         client = new_client(max_bytes=128 * KIB)
+        needs(client, "server_bytes")
         client.create_topic("orders")
         client.reader()
         sends = [client.start_send(b"x" * 8 * KIB) for _ in range(16)]
@@ -770,6 +775,7 @@ class TestLimits:
 
     def test_a_full_server_can_be_read_and_emptied(self, new_client) -> None:
         client = new_client(max_bytes=128 * KIB)
+        needs(client, "server_bytes")
         client.create_topic("orders")
         client.create_topic("others")
         client.reader()
@@ -806,11 +812,11 @@ class TestCreatingAndDeleting:
     def test_creating_a_topic_again_finds_it_if_its_settings_are_equal(
         self, client: Client
     ) -> None:
-        assert client.create_topic("small", max_messages=5)
+        assert client.create_topic("small", max_bytes=5000)
         topic_id = client.topic_ids["small"]
-        assert not client.create_topic("small", exist_ok=True, max_messages=5)
+        assert not client.create_topic("small", exist_ok=True, max_bytes=5000)
         assert client.topic_ids["small"] == topic_id
-        for exist_ok, settings in ((True, {"max_messages": 6}), (False, {"max_messages": 5})):
+        for exist_ok, settings in ((True, {"max_bytes": 6000}), (False, {"max_bytes": 5000})):
             with pytest.raises(TopicExists):
                 client.create_topic("small", exist_ok=exist_ok, **settings)
 
@@ -910,7 +916,7 @@ class TestBoundsOnState:
         client = new_client(limits=Limits(subscription_ranges=12))
         client.create_topic("orders")
         client.reader()
-        client.send(*[b"%d" % number for number in range(40)])
+        self.first = client.send(*[b"%d" % number for number in range(40)]).offset
         for number in range(9):
             got = client.pull(count=1)
             if number % 2:
@@ -929,7 +935,7 @@ class TestBoundsOnState:
         pull = client.start_pull(count=2, wait_s=5)
         client.driver.settle()
         assert not pull.done
-        client.ack([(0, 1)])
+        client.ack([(self.first, self.first + 1)])
         client.driver.settle()
         assert Messages(pull.result()).payloads == [b"9", b"10"]
 
@@ -967,15 +973,15 @@ class TestDescribing:
         assert names == ["Apple", "apple", "orders", "zebra"]
 
     def test_a_topic_tells_what_it_keeps(self, client: Client) -> None:
-        client.create_topic("small", max_messages=10)
+        client.create_topic("small", max_bytes=10_000)
         client.reader(topic="small")
         client.send(b"one", b"two", topic="small")
         client.send(b"three", topic="small")
         client.driver.settle()
         topic = client.driver.call("topic", "small")
-        assert (topic.messages, topic.subscriptions) == (3, 1)
+        assert (client.kept("small"), topic.subscriptions) == (3, 1)
         assert topic.topic_id == client.topic_ids["small"]
-        assert topic.settings.max_messages == 10
+        assert topic.settings.max_bytes == 10_000
         assert topic.bytes > 0
         assert topic.first_offset < topic.next_offset
         assert topic.created > 1_600_000_000 * 10**9
@@ -992,11 +998,13 @@ class TestDescribing:
         info = client.driver.call("subscription", "orders", "billing")
         assert (info.topic, info.subscriber, info.durable) == ("orders", "billing", True)
         assert info.cursor == got.offsets[2]
-        assert info.unread == 7
+        counts = "counts" in client.driver.capabilities
+        assert (info.unread, info.unread_batches) == ((7, None) if counts else (None, 1))
         assert (info.leased, info.redeliver) == (3, 0)
         assert info.ack_wait == 12.5
 
     def test_a_reader_that_missed_messages_is_shown_where_it_stands(self, client: Client) -> None:
+        needs(client, "parts_reclaimed")
         client.reader(b"look", None)
         client.reader(b"a", "billing", start="earliest")
         client.send(*[b"x"] * 10)
@@ -1031,10 +1039,10 @@ class TestDescribing:
         client.pull(count=2)
         status = client.status()
         assert (status.topics, status.subscriptions, status.publishers) == (1, 1, 1)
-        assert (status.messages, status.messages_in, status.messages_out) == (3, 3, 2)
+        assert (client.kept(), status.messages_in, status.messages_out) == (3, 3, 2)
         assert status.bytes_in >= 11
         assert 0 < status.bytes_out < status.bytes_in
-        assert status.bytes <= status.max_bytes
+        assert status.max_bytes is None or status.bytes <= status.max_bytes
 
     def test_messages_that_did_not_fit_are_not_counted_as_delivered(self, client: Client) -> None:
         client.reader()

@@ -3,7 +3,7 @@
 from array import array
 
 from engine_client import Client, session_id
-from engine_drivers import LocalDriver, TestJournal, VirtualRuntime
+from engine_drivers import AT_HAND, LocalDriver, TestJournal, VirtualRuntime
 
 from mbctl import batch as batches
 from mbctl.engine.local import LocalEngine
@@ -24,7 +24,7 @@ from mbctl.model import NS_PER_S, Limits, Range, Receipt, TopicSettings
 class FixedStore:
     """A journal that held what a test says."""
 
-    capabilities = frozenset({"dense_offsets"})
+    capabilities = AT_HAND
 
     def __init__(self, recovered: Recovered) -> None:
         self.recovered = recovered

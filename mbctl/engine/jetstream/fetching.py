@@ -83,6 +83,11 @@ class Fetching:
         return self._request != "" or self._arriving > 0
 
     @property
+    def is_arriving(self) -> bool:
+        """Whether something came of which it is being found out what was done with it."""
+        return self._arriving > 0
+
+    @property
     def is_waiting(self) -> bool:
         """Whether a request is under way and nothing has come of it."""
         return self._request != "" and not self._has_come and not self._arriving

@@ -53,6 +53,15 @@ class Keeping:
         """Whether anything is under way."""
         return bool(self.leaving or self._storing or self._moving)
 
+    def acknowledged(self, sequence: int) -> Held | None:
+        """The batch of that sequence, if it is on its way to be acknowledged."""
+        held = self.leaving.get(sequence)
+        return held if held is not None and held.is_done else None
+
+    def _left(self, held: Held) -> None:
+        if self.leaving.get(held.sequence) is held:
+            del self.leaving[held.sequence]
+
     # --- acknowledging --------------------------------------------------------------------
 
     async def confirm(self, changed: Iterable[tuple[Held, int]]) -> int:
@@ -79,7 +88,7 @@ class Keeping:
                 key = names.batch_key(reader.topic.topic_id, reader.subscriber, held.sequence)
                 await reader.parts.api.remove(names.BUCKET, key)
         finally:
-            self.leaving.pop(held.sequence, None)
+            self._left(held)
         if reader.is_durable:
             reader.parts.reclaiming.soon(reader.topic)
 
@@ -153,7 +162,7 @@ class Keeping:
                 delay = b' {"delay": %d}' % delay_ns if delay_ns else b""
                 await self._settled(held, b"-NAK" + delay)
         finally:
-            self.leaving.pop(held.sequence, None)
+            self._left(held)
             self._giving_back -= 1
             self._reader.wake()
 

@@ -155,7 +155,9 @@ class Reader:
         if fetching.is_gone:
             await self._check_consumer()
             fetching.is_gone = False
-        has_some = bool(self._open)
+        if pull.number not in self.pulls:
+            return
+        has_some = bool(self._open) and not fetching.is_arriving
         if has_some and (fetching.is_dry or fetching.is_waiting or self._has_enough(pull)):
             await self._grant(pull)
             return
@@ -233,7 +235,7 @@ class Reader:
         sequence, now_ns = delivery.sequence, self.parts.runtime.now_ns()
         self.topic.saw(sequence)
         self._note_gap(sequence)
-        known = self.held.get(sequence) or self.keeping.leaving.get(sequence)
+        known = self.held.get(sequence) or self.keeping.acknowledged(sequence)
         if known is not None:
             # JetStream had not heard of it for too long, as in an election.
             known.reply, known.delivered, known.touched_ns = reply.reply, delivery.delivered, now_ns
@@ -379,14 +381,15 @@ class Reader:
                     if chosen or fitting:
                         return [*chosen, (held, fitting)] if fitting else chosen
                     count = min(count, max(1, room * held.count // max(1, held.size)))
-                if count < part.count:
+                is_cut = count < part.count
+                if is_cut:
                     held.parts.insert(
                         held.parts.index(part) + 1, part.rest_from(part.first + count)
                     )
                 fitting.append(part)
                 messages -= count
                 size -= held.size * count // held.count + PIECE_BYTES
-                if is_alone or messages <= 0 or size <= 0 or len(chosen) >= _PIECES_MAX:
+                if is_cut or is_alone or messages <= 0 or size <= 0 or len(chosen) >= _PIECES_MAX:
                     return [*chosen, (held, fitting)]
             if fitting:
                 chosen.append((held, fitting))

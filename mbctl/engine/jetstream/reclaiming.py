@@ -65,6 +65,12 @@ class Reclaiming:
         if self._round is not None:
             self._round.cancel()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is to be reclaimed in the next moments."""
+        until = asyncio.get_running_loop().time() + 4 * _DEBOUNCE_S
+        return all(timer.when() > until for timer in self._due.values())
+
     def soon(self, topic: Topic) -> None:
         """Reclaim a topic in a while: something of it has been read."""
         if topic.name in self._due or self._parts.is_stopped:
