@@ -48,9 +48,7 @@ def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int
         ),
     ]
 )
-def new_client(
-    request: pytest.FixtureRequest, clusters: Callable[[int], str]
-) -> Iterator[object]:
+def new_client(request: pytest.FixtureRequest, clusters: Callable[[int], str]) -> Iterator[object]:
     """Makes clients of new engines, with the limits given, and closes them."""
     made = []
     nodes = CLUSTERS.get(request.param)

@@ -203,6 +203,15 @@ class Client:
         assert info.messages == (None if info.batches else 0)
         return len(self.peek("earliest", topic=topic)) if info.batches else 0
 
+    def check_unread(self, count: int, subscriber: str = "billing") -> None:
+        """Assert that so many messages are unread, as far as they are counted."""
+        info = self.info(subscriber)
+        if "counts" in self.driver.capabilities:
+            assert info.unread == count
+        else:
+            assert info.unread == (0 if count == 0 else None)
+            assert min(count, 1) <= info.unread_batches <= count
+
     def status(self) -> Any:
         self.driver.settle()
         return self.driver.call("status")

@@ -47,7 +47,7 @@ class Pending:
 AT_HAND = frozenset(
     {
         *("dense_offsets", "counts", "parts_reclaimed", "max_messages", "retain_bytes"),
-        *("server_bytes", "long_retries"),
+        *("server_bytes", "late_acks", "long_retries"),
     }
 )
 
@@ -64,6 +64,7 @@ class Driver(Protocol):
     ``max_messages``, ``retain_bytes``: a topic may have these bounds.
     ``server_bytes``: all topics together are bounded.
     ``backup``: all that is stored can be read as a backup.
+    ``late_acks``: a message may be acknowledged by who had it last when it is parked.
     ``long_retries``: a send can be retried for ten minutes, and not only for one.
     """
 

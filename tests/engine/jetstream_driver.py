@@ -207,5 +207,3 @@ def driver_of(url: str, replicas: int) -> Callable[..., JetStreamDriver]:
         return JetStreamDriver(url, replicas, limits)
 
     return make
-
-

@@ -1,7 +1,7 @@
 """What every engine does with messages that are delivered again and again: point 7."""
 
 import pytest
-from engine_client import Client, Message, Messages, part
+from engine_client import Client, Message, Messages, needs, part
 
 from mbctl import batch as batches
 from mbctl.errors import InvalidArgument, NotSubscribed, SubscriptionNotFound, TopicNotFound
@@ -53,7 +53,7 @@ class TestSuspects:
             elif pull:
                 dying.ack(pull)
         assert [message.payload for message in dead_letters(dying)] == [b"poison"]
-        assert dying.info().unread == 0
+        dying.check_unread(0)
 
     def test_without_a_maximum_what_was_delivered_before_comes_together(
         self, client: Client
@@ -113,7 +113,7 @@ class TestDeadLetters:
                 dying.register()
             dying.driver.advance(31)
         assert {message.payload for message in dead_letters(dying)} == {b"poison", b"venom"}
-        assert dying.info().unread == 0
+        dying.check_unread(0)
 
     def test_what_is_given_back_uncounted_never_dies(self, dying: Client) -> None:
         dying.send(b"one")
@@ -193,14 +193,15 @@ class TestParking:
 
     def test_without_a_dead_letter_topic_it_is_parked(self, parked: Client) -> None:
         info = parked.info()
-        assert (info.unread, info.parked, info.leased, info.redeliver) == (1, 1, 0, 0)
+        parked.check_unread(1)
+        assert (info.parked, info.leased, info.redeliver) == (1, 0, 0)
         assert info.parked_ranges == [(info.cursor, info.cursor + 1)]
         assert parked.pull() == []
 
     def test_what_is_parked_is_kept_and_counted_as_the_reason(self, parked: Client) -> None:
         (hold,) = parked.driver.call("why", "orders").holds
         assert hold.subscriber == "billing"
-        assert hold.messages >= 1
+        assert (hold.messages or hold.batches) >= 1
         assert parked.kept() >= 1
 
     def test_new_messages_go_past_it(self, parked: Client) -> None:
@@ -216,17 +217,18 @@ class TestParking:
         pull = parked.pull()
         assert (pull.payloads, pull[0].deliveries) == ([b"poison"], 1)
         parked.ack(pull)
-        assert parked.info().unread == 0
+        parked.check_unread(0)
 
     def test_releasing_wakes_a_waiting_pull(self, parked: Client) -> None:
         waiting = parked.start_pull(wait_s=60)
         parked.release_parked()
+        parked.driver.settle()
         assert Messages(waiting.result()).payloads == [b"poison"]
 
     def test_dropped_it_is_acknowledged(self, parked: Client) -> None:
         assert parked.drop_parked() == 1
         assert parked.drop_parked() == 0
-        assert parked.info().unread == 0
+        parked.check_unread(0)
         assert parked.kept() == 0
 
     def test_ranges_choose_what_is_released_and_dropped(self, client: Client) -> None:
@@ -241,6 +243,7 @@ class TestParking:
         assert client.drop_parked([(first, first + 6)]) == 2
 
     def test_a_late_ack_takes_it_from_the_parked(self, client: Client) -> None:
+        needs(client, "late_acks")
         client.reader(max_deliveries=1)
         client.send(b"slow")
         pull = client.pull()
@@ -248,18 +251,19 @@ class TestParking:
         assert client.info().parked == 1
         assert client.ack(pull) == 1
         info = client.info()
-        assert (info.parked, info.unread) == (0, 0)
+        client.check_unread(0)
+        assert info.parked == 0
 
     @pytest.mark.parametrize("fault", ["deleted", "full", "headers"])
     def test_what_cannot_be_moved_is_parked(self, client: Client, fault: str) -> None:
-        client.create_topic("dead", **({"max_messages": 1} if fault == "full" else {}))
+        client.create_topic("dead", **({"max_bytes": 300} if fault == "full" else {}))
         client.reader(max_deliveries=1, dead_letter="dead")
         headers = {str(number): "x" for number in range(Limits().headers)}
         batch = batches.encode([b"poison"], None, [headers if fault == "headers" else None])
         if fault == "deleted":
             client.driver.call("delete_topic", "dead")
         elif fault == "full":
-            client.send(b"x", topic="dead")
+            client.send(b"x" * 100, topic="dead")
         client.send(batch=batch)
         client.nack(client.pull())
         client.driver.advance(0.2)

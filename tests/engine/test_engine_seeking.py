@@ -58,7 +58,7 @@ class TestSeeking:
         offset = replayed.peek("earliest").offsets[6]
         sought = replayed.seek(offset)
         assert (sought.offset, sought.skipped) == (offset, 0)
-        assert replayed.info().unread == 14
+        replayed.check_unread(14)
         assert replayed.pull(count=1).payloads == [b"3"]
 
     def test_forward_counts_as_acknowledged(self, client: Client) -> None:
@@ -68,14 +68,14 @@ class TestSeeking:
         offset = client.peek("earliest").offsets[3]
         client.seek(offset)
         assert client.pull().payloads == [b"3", b"4"]
-        assert client.info().unread == 2
+        client.check_unread(2)
         assert client.kept() == 2
 
     def test_to_the_end_and_the_beginning(self, replayed: Client) -> None:
         replayed.seek("earliest")
-        assert replayed.info().unread == 20
+        replayed.check_unread(20)
         replayed.seek("new")
-        assert replayed.info().unread == 0
+        replayed.check_unread(0)
         assert replayed.pull() == []
 
     def test_to_a_time(self, replayed: Client) -> None:
@@ -89,7 +89,8 @@ class TestSeeking:
         client.ack(first)
         client.send(b"three")
         sought = client.seek(first.offsets[0])
-        assert (sought.offset, sought.skipped) == (first.offsets[-1] + 1, 2)
+        assert sought.offset == client.peek("earliest").offsets[0] > first.offsets[-1]
+        assert sought.skipped == (2 if "counts" in client.driver.capabilities else 1)
         assert client.pull().payloads == [b"three"]
 
     def test_beyond_the_end_it_is_refused_and_nothing_changes(self, replayed: Client) -> None:
@@ -113,17 +114,17 @@ class TestSeeking:
         replayed.seek("earliest")
         for settle in (replayed.ack, replayed.nack, replayed.extend):
             assert settle(before) == 0
-        assert replayed.info().unread == 20
+        replayed.check_unread(20)
         after = replayed.pull(count=6)
         assert after.offsets == before.offsets
         assert replayed.ack(part(after, 0, 1)) == 2
-        assert replayed.info().unread == 18
+        replayed.check_unread(18)
 
     def test_what_was_acknowledged_out_of_order_is_unread_again(self, replayed: Client) -> None:
         replayed.seek("earliest")
         replayed.ack(part(replayed.pull(), 2, 4, 6))
         replayed.seek("earliest")
-        assert replayed.info().unread == 20
+        replayed.check_unread(20)
         assert len(replayed.pull()) == 20
 
     def test_parked_messages_are_unread_again(self, client: Client) -> None:

@@ -127,7 +127,7 @@ class Consumers:
             start = "new" if others else "earliest"
         place = await self.resolve(topic, stream["state"], start, first)
         await self._mark(topic, subscriber, place)
-        config = self._config(topic, subscriber, options, place)
+        config = self._config(topic, subscriber, options)
         consumer = names.consumer_of(subscriber, topic.topic_id)
         request = {"stream_name": topic.stream, "config": config, "action": "create"}
         try:
@@ -138,17 +138,16 @@ class Consumers:
             raise
         # A consumer can only be moved back to where it was made to begin: that is the very
         # beginning, and from there it is moved to its place.
-        if is_durable and place.sequence > first_sequence(stream["state"]):
+        if place.sequence > first_sequence(stream["state"]):
             await self._reset(topic, consumer, place.sequence)
         return place
 
-    def _config(
-        self, topic: Topic, subscriber: str, options: SubscribeOptions, place: Place
-    ) -> Json:
+    def _config(self, topic: Topic, subscriber: str, options: SubscribeOptions) -> Json:
         parts = self._parts
         consumer = names.consumer_of(subscriber, topic.topic_id)
         config: dict[str, Any] = {
             "name": consumer,
+            "deliver_policy": "all",
             "ack_policy": "explicit",
             "ack_wait": round(parts.options.server_lease_s * NS_PER_S),
             "max_deliver": -1,
@@ -163,14 +162,10 @@ class Consumers:
         }
         if names.is_ephemeral(subscriber):
             config.update(
-                deliver_policy="by_start_sequence",
-                opt_start_seq=max(1, place.sequence),
-                mem_storage=True,
-                num_replicas=1,
-                inactive_threshold=_INACTIVE_S * NS_PER_S,
+                mem_storage=True, num_replicas=1, inactive_threshold=_INACTIVE_S * NS_PER_S
             )
         else:
-            config.update(durable_name=consumer, deliver_policy="all")
+            config["durable_name"] = consumer
         return config
 
     async def resolve(self, topic: Topic, state: Json, start: Start, first: int = 0) -> Place:
@@ -278,13 +273,14 @@ class Consumers:
     ) -> None:
         """Make an ephemeral subscription anew, whose node has died, at the sequence ``at``."""
         consumer = names.consumer_of(subscriber, topic.topic_id)
-        config = self._config(topic, subscriber, options, Place(at, 0, 0))
+        config = self._config(topic, subscriber, options)
         request = {"stream_name": topic.stream, "config": config, "action": "create"}
         try:
             await self._parts.api.call(f"CONSUMER.CREATE.{topic.stream}.{consumer}", request)
         except ApiError as error:
             if error.code not in CONSUMER_EXISTS:
                 raise
+        await self._reset(topic, consumer, at)
 
     # --- what is parked -------------------------------------------------------------------
 

@@ -41,7 +41,7 @@ class Keeping:
         """Batches that are acknowledged or given back, which JetStream has not confirmed."""
         self._giving_back = 0
         self._storing: dict[int, asyncio.Lock] = {}
-        self._moving: set[int] = set()
+        self._moving: dict[int, Held] = {}
 
     @property
     def is_giving_back(self) -> bool:
@@ -187,52 +187,71 @@ class Keeping:
     # --- dead letters ---------------------------------------------------------------------
 
     def move_dead_letters(self, held: Held) -> None:
-        """Move what was delivered as often as it may be, unless that is under way."""
-        if held.sequence not in self._moving:
-            self._moving.add(held.sequence)
-            self._reader.parts.spawn(self._move(held))
+        """Move what was delivered as often as it may be, after what is under way."""
+        if held.sequence in self._moving:
+            return
+        self._moving[held.sequence] = held
+        if len(self._moving) == 1:
+            self._reader.parts.spawn(self._move_all())
 
-    async def _move(self, held: Held) -> None:
-        reader = self._reader
-        try:
-            while parts := [part for part in held.parts if part.state is EXHAUSTED]:
-                for part in parts:
-                    try:
-                        await self._move_one(held, part)
-                    except MbctlError:
-                        # No room, no such topic, too many headers, gone: somebody has to look.
-                        part.state = PARKED
-                if held.is_done:
-                    reader.drop(held)
-                    await self._acknowledge(held)
-                else:
-                    await self.store(held)
-        finally:
-            self._moving.discard(held.sequence)
-        if held.sequence in reader.held:
-            reader.changed(held)
-            reader.wake()
+    async def _move_all(self) -> None:
+        """Move in the order of offsets: what came together leaves together."""
+        while self._moving:
+            together = [self._moving[sequence] for sequence in sorted(self._moving)]
+            try:
+                await self.fetch_bodies(together)
+                moves = [
+                    (held, part, self._begin_to_move(held, part))
+                    for held in together
+                    for part in held.parts
+                    if part.state is EXHAUSTED
+                ]
+                await asyncio.gather(*(self._end_move(*move) for move in moves))
+                await asyncio.gather(*(self._store_rest(held) for held in together))
+            finally:
+                for held in together:
+                    del self._moving[held.sequence]
+            for held in together:
+                if held.sequence in self._reader.held:
+                    self._reader.changed(held)
+        self._reader.wake()
 
-    async def _move_one(self, held: Held, part: Part) -> None:
-        """Store a part in the dead-letter topic, and acknowledge it here."""
+    def _begin_to_move(self, held: Held, part: Part) -> "asyncio.Future[Receipt | MbctlError]":
+        """Have a part stored in the dead-letter topic."""
         reader = self._reader
-        target = reader.options.dead_letter
-        await self._fetch_body(held)
-        first = names.offset_of(held.sequence, part.first)
-        if held.body is None or target is None:
-            raise DataLoss(topic=reader.topic.name, first=first, next=first + part.count)
-        body = _dead_letter(reader, held, part)
-        count = batches.validate(body, reader.parts.limits)
         moved: asyncio.Future[Receipt | MbctlError] = asyncio.get_running_loop().create_future()
-        until_ns = reader.parts.runtime.now_ns() + round(reader.parts.options.retry_s * NS_PER_S)
+        target = reader.options.dead_letter
+        first = names.offset_of(held.sequence, part.first)
+        try:
+            if held.body is None or target is None:
+                raise DataLoss(topic=reader.topic.name, first=first, next=first + part.count)
+            body = _dead_letter(reader, held, part)
+            count = batches.validate(body, reader.parts.limits)
+        except MbctlError as error:
+            moved.set_result(error)
+            return moved
         # The id keeps it from being there twice if this server dies before the next step.
         id = f"{reader.topic.topic_id}:{reader.subscriber}:{first}:{part.deliveries}"
+        until_ns = reader.parts.runtime.now_ns() + round(reader.parts.options.retry_s * NS_PER_S)
         line = reader.parts.lines.of(target)
         line.add(id, body, count, until_ns=until_ns, done=moved.set_result)
-        answer = await moved
-        if isinstance(answer, MbctlError):
-            raise answer
-        held.parts = [other for other in held.parts if other is not part]
+        return moved
+
+    async def _end_move(
+        self, held: Held, part: Part, moved: "asyncio.Future[Receipt | MbctlError]"
+    ) -> None:
+        if isinstance(await moved, MbctlError):
+            # No room, no such topic, too many headers, gone: somebody has to look.
+            part.state = PARKED
+        else:
+            held.parts = [other for other in held.parts if other is not part]
+
+    async def _store_rest(self, held: Held) -> None:
+        if held.is_done:
+            self._reader.drop(held)
+            await self._acknowledge(held)
+        else:
+            await self.store(held)
 
 
 def _dead_letter(reader: "Reader", held: Held, part: Part) -> bytes:

@@ -152,15 +152,21 @@ class Looking(Subscribing):
             for number, timestamp, body in got:
                 first = index if number == sequence else 0
                 base, count = names.offset_of(number), batches.count_of(body)
-                end = min(count, first + messages)
-                if first < end and size > 0 and messages > 0:
-                    place = self.new_place()
-                    pieces.append(
-                        Piece(place, base, base + count, base + first, base + end, timestamp, 0)
-                    )
-                    bodies.append(body)
-                    messages -= end - first
-                    size -= len(body) * (end - first) // count + PIECE_BYTES
+                fitting = min(count - first, messages)
+                room = size - PIECE_BYTES
+                if len(body) * fitting // count > room:
+                    if pieces:
+                        return pieces, bodies
+                    fitting = min(fitting, max(1, room * count // len(body)))
+                if fitting <= 0:
+                    continue
+                ends = (base, base + count, base + first, base + first + fitting)
+                pieces.append(Piece(self.new_place(), *ends, timestamp, 0))
+                bodies.append(body)
+                messages -= fitting
+                size -= len(body) * fitting // count + PIECE_BYTES
+                if first + fitting < count or messages <= 0:
+                    return pieces, bodies
             sequence, index = got[-1][0] + 1, 0
         return pieces, bodies
 
