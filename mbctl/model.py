@@ -237,7 +237,7 @@ class TopicInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     note: str = ""
 
 
-class SubscriptionInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+class SubscriptionInfo(msgspec.Struct, frozen=True):
     """One subscription as it is now.
 
     ``cursor`` is the offset below which all is acknowledged; ``unread`` counts messages

@@ -48,7 +48,10 @@ def status(admin: "Admin", output: Output) -> None:
     row = msgspec.structs.asdict(admin.status())
     for rate in ("messages_in_per_s", "messages_out_per_s"):
         row[rate] = round(row[rate], 1)
-    row["note"] = row["note"] or None
+    if row["batches"] is None:
+        del row["batches"]
+    if not row["note"]:
+        del row["note"]
     output.record(told(COLUMNS, [row], "messages", "batches", "max_bytes", "syncs", "note"), row)
 
 

@@ -40,7 +40,9 @@ ENDLESS = {
     "mbctl follow orders packages --name billing -o jsonl": '{"topic":"',
 }
 SLOW = ("mbctl demo",)
-QUICK = [e for e in EXAMPLES if e not in ENDLESS and not e.startswith(SLOW)]
+# Theirs are real servers, which each of them begins or ends.
+CLUSTER = ("mbctl cluster", "mbctl server --engine")
+QUICK = [e for e in EXAMPLES if e not in ENDLESS and not e.startswith((*SLOW, *CLUSTER))]
 
 
 def needs_shell(example: str) -> bool:
@@ -123,6 +125,28 @@ def test_slow_example_works(example: str, environment: dict[str, str]) -> None:
         ["bash", "-c", example], env=environment, capture_output=True, text=True, timeout=60
     )
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.slow
+def test_examples_of_a_cluster_work(environment: dict[str, str]) -> None:
+    of_clusters = [example for example in EXAMPLES if example.startswith("mbctl cluster start")]
+    assert of_clusters
+    for start in of_clusters:
+        where = start[start.find("--dir") :] if "--dir" in start else ""
+        script = f"""
+            set -e
+            url=$({start})
+            mbctl cluster status {where}
+            mbctl server --engine $url > ready 2> log & server=$!
+            until grep -q ready ready || ! kill -0 $server; do read -rt 0.05 <> <(:) || :; done
+            kill $server
+            wait $server
+            mbctl cluster stop {where}
+        """
+        ended = subprocess.run(
+            ["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=60
+        )
+        assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize("example", ENDLESS)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from engine_drivers import Pending
@@ -77,6 +77,8 @@ class JetStreamDriver:
         self.url = url
         self.replicas = replicas
         self.pending: list[Pending] = []
+        self.waiting: list[Pending] = []
+        """The pulls that may wait."""
         self._asked = limits or Limits()
         self._runner = asyncio.Runner(loop_factory=loop_factory())
         self.loop = self._runner.get_loop()
@@ -117,6 +119,8 @@ class JetStreamDriver:
     def start(self, verb: str, *args: Any, **named: Any) -> Pending:
         pending = Pending()
         self.pending.append(pending)
+        if named.get("wait_ms"):
+            self.waiting.append(pending)
 
         async def begin() -> None:
             pending.returned = getattr(self.engine, verb)(*args, **named, done=pending)
@@ -132,10 +136,16 @@ class JetStreamDriver:
 
     def settle(self) -> None:
         rest = time.monotonic() + _REST_S
-        self._until(lambda: not self._is_busy() and (self._has_all() or time.monotonic() > rest))
+        self._until(
+            lambda: (
+                not self._is_busy()
+                and self._has_all(but=self.waiting)
+                and (self._has_all() or time.monotonic() > rest)
+            )
+        )
 
-    def _has_all(self) -> bool:
-        return all(pending.done for pending in self.pending)
+    def _has_all(self, but: Sequence[Pending] = ()) -> bool:
+        return all(pending.done or pending in but for pending in self.pending)
 
     def _is_busy(self) -> bool:
         engine = self.engine

@@ -109,8 +109,6 @@ class Parts:
             _log.warning("the cluster: %s", error)
         except ApiError as error:
             _log.warning("the cluster refused: %s (%d)", error, error.code)
-        except Exception:
-            _log.exception("unexpected error in the jetstream engine")
 
     def answer(self, done: Done[T], verb: Callable[[], Awaitable[T]]) -> None:
         """Answer with what ``verb`` returns or refuses, when it does."""
@@ -126,9 +124,12 @@ class Parts:
             answer = error
         except ApiError as error:
             answer = error.translated()
-        except Exception as error:
-            _log.exception("unexpected error in the jetstream engine")
-            answer = ServerError(reason=f"unexpected {type(error).__name__}: {error}")
+        except BaseException as error:
+            # The end, or a bug: who asked is told all the same.
+            is_end = isinstance(error, asyncio.CancelledError)
+            reason = f"unexpected {type(error).__name__}: {error}"
+            done(ServerStopping() if is_end else ServerError(reason=reason))
+            raise
         done(answer)
 
     # --- events ---------------------------------------------------------------------------

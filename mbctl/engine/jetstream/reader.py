@@ -90,6 +90,8 @@ class Reader:
         self._open: list[int] = []
         """The sequences of batches in hand that have something to grant."""
         self._last_sequence: int | None = None
+        self._looked_at = self._caught_up_to = self._sought_to = 0
+        self._is_catching_up = False
         self._is_working = False
         self._news = asyncio.Event()
         self._pulled_ns = 0
@@ -158,11 +160,16 @@ class Reader:
         if pull.number not in self.pulls:
             return
         has_some = bool(self._open) and not fetching.is_arriving
-        if has_some and (fetching.is_dry or fetching.is_waiting or self._has_enough(pull)):
+        if fetching.is_dry and not self.keeping.is_giving_back:
+            self._catch_up()
+        is_all = fetching.is_dry or (fetching.is_waiting and not self._is_catching_up)
+        if has_some and (is_all or self._has_enough(pull)):
+            self._is_catching_up = False
             await self._grant(pull)
             return
         now_ns = self.parts.runtime.now_ns()
         if not has_some and fetching.is_dry and not fetching.is_under_way:
+            self._is_catching_up = False
             if pull.until_ns <= now_ns:
                 self.cancel(pull.number)
                 return
@@ -190,12 +197,27 @@ class Reader:
         if pull.number not in self.pulls or fetching.is_under_way or self.is_ended:
             return
         wait_s = 0 if has_some else (pull.until_ns - runtime.now_ns()) / NS_PER_S
+        if self._is_catching_up:
+            wait_s = max(wait_s, _FOLLOW_S)
         messages, size = self._in_hand()
         await fetching.begin(
             messages=max(1, pull.max_messages - messages),
             size=max(1, pull.max_bytes - size),
             wait_s=wait_s,
         )
+
+    def _catch_up(self) -> None:
+        """Ask again if something is stored that has not been seen here, and was not waited for.
+
+        The node that delivers may hear of a message a moment after its sender was answered.
+        """
+        seen = self._last_sequence or 0
+        if self._is_catching_up and seen == self._caught_up_to:
+            # Somebody else has it.
+            self._looked_at = max(self._looked_at, self._sought_to)
+        if self.topic.last_sequence > max(seen, self._looked_at):
+            self.fetching.is_dry, self._is_catching_up = False, True
+            self._caught_up_to, self._sought_to = seen, self.topic.last_sequence
 
     async def _wait(self, seconds: float) -> None:
         """Wait for news, so long."""
