@@ -36,7 +36,10 @@ raise SystemExit(run(ServerOptions(port=int(sys.argv[2]), memory=True, limits=li
 
 
 class BrokerProcess:
-    """``mbctl server --memory``, or with ``data`` on disk; with other ``limits`` if given."""
+    """``mbctl server``: in memory, with ``data`` on disk, with ``engine`` on a cluster.
+
+    With other ``limits`` if given, in memory.
+    """
 
     def __init__(
         self,
@@ -44,9 +47,11 @@ class BrokerProcess:
         port: int = 0,
         limits: Limits | None = None,
         data: Path | None = None,
+        engine: str | None = None,
     ) -> None:
         if limits is None:
             where = ["--memory"] if data is None else ["--data", str(data)]
+            where = where if engine is None else ["--engine", engine]
             command = ["-m", "mbctl", "server", *where, "--port", str(port), *options]
         else:
             command = ["-c", _WITH_LIMITS, msgspec.json.encode(limits).decode(), str(port)]

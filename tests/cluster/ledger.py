@@ -1,0 +1,117 @@
+"""What was sent and read, noted outside of everything that is being broken meanwhile."""
+
+import threading
+import time
+from itertools import pairwise
+
+from mbctl import Admin, Publisher, Subscriber
+from mbctl.errors import MbctlError
+
+TOPIC, READER = "orders", "billing"
+# A batch of so many messages is one message of the cluster.
+_BATCH = 5
+_BEHIND = 1000
+
+
+class Ledger:
+    """A publisher and a single reader under load, and all that they were told."""
+
+    def __init__(self, send_to: str, read_from: str) -> None:
+        self.sent: list[int] = []
+        """The messages whose send was acknowledged, in the order of the sends."""
+        self.read: list[int] = []
+        """Each delivery, in order."""
+        self.acknowledged: set[int] = set()
+        """The messages whose acknowledgement was confirmed."""
+        self.again: list[int] = []
+        """Those that were delivered after that."""
+        self.errors: list[BaseException] = []
+        self.sent_at: list[float] = []
+        self.read_at: list[float] = []
+        self._is_over = threading.Event()
+        self._is_read_out = threading.Event()
+        self._send_to, self._read_from = send_to, read_from
+        with Admin(send_to, timeout=30) as admin:
+            admin.create_topic(TOPIC)
+        with Subscriber(read_from, READER, timeout=30) as subscriber:
+            subscriber.subscribe(TOPIC, "earliest")
+        self._threads = [
+            threading.Thread(target=self._guard, args=(work,)) for work in (self._send, self._read)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _guard(self, work) -> None:
+        try:
+            work()
+        except BaseException as error:
+            self.errors.append(error)
+
+    def _send(self) -> None:
+        number = 0
+        with Publisher(self._send_to, timeout=60) as publisher:
+            while not self._is_over.is_set():
+                numbers = range(number, number + _BATCH)
+                publisher.send_many(TOPIC, [b"%d" % one for one in numbers])
+                self.sent += numbers
+                self.sent_at.append(time.monotonic())
+                number += _BATCH
+                # The reader, who waits for each confirmation, is to keep up.
+                while len(self.sent) - len(self.read) > _BEHIND and not self._is_over.is_set():
+                    time.sleep(0.001)
+
+    def _read(self) -> None:
+        with Subscriber(self._read_from, READER, timeout=60) as subscriber:
+            while True:
+                batch = subscriber.pull(TOPIC, 50, wait=0.5, auto_ack=False)
+                numbers = [int(payload) for payload in batch.payloads]
+                self.read += numbers
+                self.again += [one for one in numbers if one in self.acknowledged]
+                if numbers:
+                    self.read_at.append(time.monotonic())
+                    try:
+                        batch.ack()
+                    except MbctlError:
+                        # It is not known: then they may come again.
+                        continue
+                    self.acknowledged.update(numbers)
+                elif self._is_over.is_set() and not set(self.sent) - set(self.read):
+                    return
+                if self._is_read_out.is_set():
+                    return
+
+    def wait_for(self, more: int, *, patience_s: float = 40.0) -> float:
+        """Wait until so many more messages were read; how long that took."""
+        begun, target = time.monotonic(), len(self.read) + more
+        while len(self.read) < target:
+            assert time.monotonic() - begun < patience_s, "the service did not come back"
+            assert not self.errors, self.errors
+            time.sleep(0.01)
+        return time.monotonic() - begun
+
+    def close(self) -> None:
+        """End, once all that was sent is read."""
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join(40)
+        self._is_read_out.set()
+        for thread in self._threads:
+            thread.join(10)
+
+    def check(self) -> None:
+        """Assert that nothing was lost, delivered again after a confirmed ack, or out of order."""
+        if self.errors:
+            raise self.errors[0]
+        missing = sorted(set(self.sent) - set(self.read))
+        assert not missing, f"{len(missing)} acknowledged messages are lost, the first {missing[0]}"
+        assert not self.again, f"delivered again after a confirmed ack: {self.again[:5]}"
+        first_seen = list(dict.fromkeys(self.read))
+        assert first_seen == sorted(first_seen), "the order is broken"
+
+    def pauses(self) -> tuple[float, float]:
+        """The longest time without an acknowledged send, and without a delivery."""
+        return _longest(self.sent_at), _longest(self.read_at)
+
+
+def _longest(at: list[float]) -> float:
+    return max((later - earlier for earlier, later in pairwise(at)), default=0.0)
