@@ -108,6 +108,9 @@ class Link:
         self._tasks: list[asyncio.Task[None]] = []
         self._sweep: asyncio.TimerHandle | None = None
         self._is_closing = False
+        self._patience: asyncio.Timeout | None = None
+        """While it connects for the first time: until when."""
+        self._last_error: Exception | None = None
 
     # --- life -----------------------------------------------------------------------------
 
@@ -128,7 +131,8 @@ class Link:
         if address.credentials is not None:
             options["user_credentials"] = address.credentials
         try:
-            async with asyncio.timeout(_CONNECT_S):
+            async with asyncio.timeout(_CONNECT_S) as patience:
+                self._patience = patience
                 await self._client.connect(
                     servers=list(address.servers),
                     name="mbctl",
@@ -141,18 +145,19 @@ class Link:
                     flush_timeout=10,
                     skip_subject_validation=True,
                     allow_reconnect=True,
-                    error_cb=_ignore_error,
+                    error_cb=self._note_error,
                     disconnected_cb=self._disconnected,
                     reconnected_cb=self._reconnected,
                     closed_cb=self._closed,
                     **options,
                 )
         except (NatsError, OSError, TimeoutError, ssl.SSLError, ValueError) as error:
-            reason = str(error) or type(error).__name__
+            reason = str(self._last_error or error) or type(error).__name__
             raise ServerError(
                 reason=f"no connection to the cluster at {address}: {reason}; "
                 "start one with: mbctl cluster start, or mend the --engine"
             ) from error
+        self._patience = None
         # No bound on what waits: it is acted on at once, and what is asked for is bounded.
         for subject, call in ((f"{self._inbox}.*", self._received), (events, self._event)):
             await self._client.subscribe(
@@ -312,6 +317,13 @@ class Link:
     async def _event(self, message: Msg) -> None:
         self.on_event(message.data)
 
+    async def _note_error(self, error: Exception) -> None:
+        """Remember what is wrong; at first, do not try again what will be refused again."""
+        self._last_error = error
+        is_refusal = isinstance(error, ssl.SSLError) or "uthoriz" in str(error)
+        if self._patience is not None and is_refusal:
+            self._patience.reschedule(0)
+
     async def _disconnected(self) -> None:
         for name in list(self._requests):
             self._lose(name)
@@ -336,10 +348,6 @@ def _tls_context(address: Address) -> ssl.SSLContext:
     if address.certificate is not None:
         context.load_cert_chain(address.certificate, address.key)
     return context
-
-
-async def _ignore_error(error: Exception) -> None:
-    """The link notices itself what matters of it."""
 
 
 def _nothing() -> None:
