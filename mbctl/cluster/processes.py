@@ -70,10 +70,14 @@ class Cluster:
         for attempt in range(_ATTEMPTS):
             nodes = _nodes(count, earlier.nodes if earlier and not attempt else ())
             self._write(_State(nodes, sync))
-            for node in nodes:
-                self._launch(binary, node)
-            if self._wait_until_ready(nodes):
-                return self.url
+            try:
+                for node in nodes:
+                    self._launch(binary, node)
+                if self._wait_until_ready(nodes):
+                    return self.url
+            except BaseException:
+                self._stop(nodes)
+                raise
             self._stop(nodes)
         raise ServerError(
             reason=f"the nats-servers did not start; their logs are in {self.directory}"
@@ -160,10 +164,9 @@ class Cluster:
             pid = int(self._pid_file(node).read_text())
         except (OSError, ValueError):
             return None
-        # If it is a child of this process, its end is taken note of here.
+        # A child of this process is what it is; its command line may not be there yet.
         with contextlib.suppress(ChildProcessError):
-            if os.waitpid(pid, os.WNOHANG)[0] == pid:
-                return None
+            return None if os.waitpid(pid, os.WNOHANG)[0] == pid else pid
         return pid if str(self._config(node)) in _command_of(pid) else None
 
     def _status(self, node: Node) -> NodeStatus:
