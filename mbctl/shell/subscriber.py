@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mbctl.actions import receiving, subscriptions, text
-from mbctl.actions.output import Output
+from mbctl.actions.output import Output, told
 from mbctl.actions.subscriptions import LIST_COLUMNS
 from mbctl.errors import InvalidArgument, RequestRefused
 from mbctl.model import SubscribeOptions
@@ -115,7 +115,8 @@ class SubscriberSide:
                 self._follow(names)
             case c.Subscriptions():
                 rows = [msgspec.structs.asdict(info) for info in self.subscriptions()]
-                self._output.rows(LIST_COLUMNS, rows, empty="no subscriptions")
+                columns = told(LIST_COLUMNS, rows, "unread_batches")
+                self._output.rows(columns, rows, empty="no subscriptions")
             case _:
                 raise AssertionError(f"the grammar lets no {command} into this shell")
 

@@ -73,9 +73,12 @@ class JetStreamDriver:
 
     capabilities = frozenset({"durable"})
 
-    def __init__(self, url: str, replicas: int, limits: Limits | None = None) -> None:
+    def __init__(
+        self, url: str, replicas: int, limits: Limits | None = None, *, purge_delay_s: float = 0
+    ) -> None:
         self.url = url
         self.replicas = replicas
+        self.purge_delay_s = purge_delay_s
         self.pending: list[Pending] = []
         self.waiting: list[Pending] = []
         """The pulls that may wait."""
@@ -92,7 +95,10 @@ class JetStreamDriver:
 
     async def _connect(self) -> JetStreamEngine:
         options = EngineOptions(
-            address=parse_address(self.url), replicas=self.replicas, sync="2m", purge_delay_s=0
+            address=parse_address(self.url),
+            replicas=self.replicas,
+            sync="2m",
+            purge_delay_s=self.purge_delay_s,
         )
         self.runtime = SkippingRuntime(self.loop)
         return await open_engine(self.runtime, options, self._asked)

@@ -16,7 +16,7 @@ from mbctl.engine.jetstream.link import Link, Reply
 from mbctl.engine.jetstream.looking import Looking
 from mbctl.engine.jetstream.options import EngineOptions, limits_within
 from mbctl.engine.jetstream.parts import decode_event
-from mbctl.errors import InvalidArgument, MbctlError, NotSupported, ServerError
+from mbctl.errors import InvalidArgument, MbctlError, NotSubscribed, NotSupported, ServerError
 from mbctl.model import NS_PER_S, Limits
 
 _TEND_S = 0.25
@@ -51,7 +51,8 @@ class JetStreamEngine(Looking):
         for reader in list(self.readers.values()):
             reader.tend(now_ns)
             if reader.is_idle and reader.is_durable:
-                self.forget_reader(reader)
+                # Nobody waits for it, so nobody is told.
+                reader.end(NotSubscribed(topic=reader.topic.name, subscriber=reader.subscriber))
         self._tending = self._loop.call_later(_TEND_S, self._tend)
 
     def _heard(self, body: bytes) -> None:
