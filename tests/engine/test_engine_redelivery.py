@@ -256,14 +256,14 @@ class TestParking:
 
     @pytest.mark.parametrize("fault", ["deleted", "full", "headers"])
     def test_what_cannot_be_moved_is_parked(self, client: Client, fault: str) -> None:
-        client.create_topic("dead", **({"max_bytes": 300} if fault == "full" else {}))
+        client.create_topic("dead", **({"max_bytes": 1300} if fault == "full" else {}))
         client.reader(max_deliveries=1, dead_letter="dead")
         headers = {str(number): "x" for number in range(Limits().headers)}
-        batch = batches.encode([b"poison"], None, [headers if fault == "headers" else None])
+        batch = batches.encode([b"poison" * 50], None, [headers if fault == "headers" else None])
         if fault == "deleted":
             client.driver.call("delete_topic", "dead")
         elif fault == "full":
-            client.send(b"x" * 100, topic="dead")
+            client.send(b"x" * 1000, topic="dead")
         client.send(batch=batch)
         client.nack(client.pull())
         client.driver.advance(0.2)

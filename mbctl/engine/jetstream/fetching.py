@@ -27,8 +27,6 @@ _EXPIRES_S = 4.0
 # What its last word may take after that.
 _GRACE_S = 1.5
 _NO_WAIT_S = 1.5
-# What there is comes sooner than that.
-_ANSWER_S = 0.2
 # So many batches are asked for at first, when it is not known how large they are.
 _FIRST = 4
 _BATCHES_MAX = 2_000
@@ -64,7 +62,7 @@ class Fetching:
         self._request = ""
         """The name of the request under way; empty if there is none."""
         self._count = 0
-        self._begun = 0.0
+        self._waits = False
         self._timer: asyncio.TimerHandle | None = None
         self._left = 0
         self._has_come = False
@@ -92,10 +90,8 @@ class Fetching:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a request is under way, and for so long that there is nothing now."""
-        if self._request == "" or self._has_come or self._arriving:
-            return False
-        return asyncio.get_running_loop().time() > self._begun + _ANSWER_S
+        """Whether a request waits for something to come, and nothing has."""
+        return self._waits and not (self._request == "" or self._has_come or self._arriving)
 
     async def begin(self, *, messages: int, size: int, wait_s: float) -> None:
         """Ask for about so many messages and bytes; wait so long for the first."""
@@ -103,7 +99,7 @@ class Fetching:
         reader, link = self._reader, self._reader.parts.link
         self._left = self._batches_for(messages, size)
         self._has_come, self.is_dry = False, False
-        self._begun = asyncio.get_running_loop().time()
+        self._waits = wait_s > 0
         self._count += 1
         name = self._request = str(self._count)
         request: Json = {"batch": self._left, "no_wait": True}

@@ -91,7 +91,7 @@ class Reader:
         """The sequences of batches in hand that have something to grant."""
         self._last_sequence: int | None = None
         self._looked_at = self._caught_up_to = self._sought_to = 0
-        self._is_catching_up = False
+        self._is_catching_up = self._may_wait = False
         self._is_working = False
         self._news = asyncio.Event()
         self._pulled_ns = 0
@@ -114,8 +114,8 @@ class Reader:
         if wait_ms:
             pull.timer = runtime.call_at(pull.until_ns, lambda: self.cancel(pull.number))
         if len(self.pulls) == 1:
-            # What was known to be all may not be any more.
-            self.fetching.is_dry = False
+            # What was known to be all may not be any more: it is asked without waiting first.
+            self.fetching.is_dry = self._may_wait = False
         self.wake()
 
     def cancel(self, number: int) -> None:
@@ -164,7 +164,7 @@ class Reader:
             self._catch_up()
         is_all = fetching.is_dry or (fetching.is_waiting and not self._is_catching_up)
         if has_some and (is_all or self._has_enough(pull)):
-            self._is_catching_up = False
+            self._is_catching_up = self._may_wait = False
             await self._grant(pull)
             return
         now_ns = self.parts.runtime.now_ns()
@@ -173,7 +173,7 @@ class Reader:
             if pull.until_ns <= now_ns:
                 self.cancel(pull.number)
                 return
-            fetching.is_dry = False
+            fetching.is_dry, self._may_wait = False, True
         if not fetching.is_under_way and not self.keeping.is_giving_back:
             await self._fetch(pull, has_some=has_some)
         if not self._news.is_set():
@@ -196,7 +196,8 @@ class Reader:
             await asyncio.sleep(pause_s)
         if pull.number not in self.pulls or fetching.is_under_way or self.is_ended:
             return
-        wait_s = 0 if has_some else (pull.until_ns - runtime.now_ns()) / NS_PER_S
+        may_wait = self._may_wait and not has_some
+        wait_s = (pull.until_ns - runtime.now_ns()) / NS_PER_S if may_wait else 0
         if self._is_catching_up:
             wait_s = max(wait_s, _FOLLOW_S)
         messages, size = self._in_hand()
