@@ -71,4 +71,4 @@ def test_what_an_acknowledgement_means_is_said_where_a_word_does_not(client: Cli
     if "1 replica" in status.durability:
         assert "may be forgotten" in status.note
     if "3 replicas" in status.durability:
-        assert "never undone" in status.note
+        assert "outlives" in status.note

@@ -134,7 +134,7 @@ def test_limits_are_those_that_the_largest_message_leaves() -> None:
 
 
 def test_note_says_what_may_be_lost() -> None:
-    assert "never undone" in note_on("always", 3)
+    assert "outlives" in note_on("always", 3)
     assert "may be forgotten" in note_on("always", 1)
     assert "power cut" in note_on("2m", 3)
     assert "not known" in note_on("unknown", 3)

@@ -73,6 +73,7 @@ class JetStreamEngine(Looking):
         if event.kind == "unsubscribed":
             self.end_reader(event.topic, event.subscriber)
         elif event.kind == "sought":
+            reader.keeping.forget_done()
             reader.forget_held()
             reader.wake()
         elif event.kind == "options":

@@ -1,6 +1,7 @@
 """What becomes of batches in hand: acknowledged, stored in part, given back, moved away."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -30,6 +31,8 @@ _PAUSE_MAX_S = 1.0
 _PATIENCE_S = 25.0
 # What is parked is looked at again so often, to be put off again: nobody holds it meanwhile.
 _PARKED_S = 3600
+# So many batches are remembered as acknowledged: more than may be pending at once.
+_DONE_KEPT = 20_000
 
 
 class Keeping:
@@ -39,6 +42,7 @@ class Keeping:
         self._reader = reader
         self.leaving: dict[int, Held] = {}
         """Batches that are acknowledged or given back, which JetStream has not confirmed."""
+        self._done: OrderedDict[int, None] = OrderedDict()
         self._giving_back = 0
         self._storing: dict[int, asyncio.Lock] = {}
         self._moving: dict[int, Held] = {}
@@ -57,6 +61,17 @@ class Keeping:
         """The batch of that sequence, if it is on its way to be acknowledged."""
         held = self.leaving.get(sequence)
         return held if held is not None and held.is_done else None
+
+    def is_done(self, sequence: int) -> bool:
+        """Whether that batch was acknowledged here, and confirmed.
+
+        After an election JetStream may send it once more all the same.
+        """
+        return sequence in self._done
+
+    def forget_done(self) -> None:
+        """What was acknowledged may be unread again: the subscription was moved."""
+        self._done.clear()
 
     def _left(self, held: Held) -> None:
         if self.leaving.get(held.sequence) is held:
@@ -84,6 +99,9 @@ class Keeping:
         self.leaving[held.sequence] = held
         try:
             await self._settled(held, b"+ACK")
+            self._done[held.sequence] = None
+            if len(self._done) > _DONE_KEPT:
+                self._done.popitem(last=False)
             if held.revision:
                 key = names.batch_key(reader.topic.topic_id, reader.subscriber, held.sequence)
                 await reader.parts.api.remove(names.BUCKET, key)

@@ -57,9 +57,13 @@ def is_ephemeral(subscriber: str) -> bool:
     return subscriber.startswith("~")
 
 
-def acknowledge_of(stream: str, consumer: str, sequence: int) -> str:
-    """Where a message is acknowledged that is not at hand: the sequence is what counts."""
-    return f"$JS.ACK.{stream}.{consumer}.1.{sequence}.1.0.0"
+def acknowledge_of(stream: str, consumer: str, sequence: int, consumer_sequence: int) -> str:
+    """Where a message is acknowledged that is not at hand.
+
+    The sequence is what counts; that of the consumer only has to be one that it has used since
+    everything before was acknowledged, such as its last.
+    """
+    return f"$JS.ACK.{stream}.{consumer}.1.{sequence}.{consumer_sequence}.0.0"
 
 
 def topic_key(topic_id: int) -> str:

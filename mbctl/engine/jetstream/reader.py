@@ -258,6 +258,9 @@ class Reader:
         sequence, now_ns = delivery.sequence, self.parts.runtime.now_ns()
         self.topic.saw(sequence)
         self._note_gap(sequence)
+        if self.keeping.is_done(sequence) and not self.is_paused:
+            self.parts.link.publish(reply.reply, b"+ACK")
+            return None
         known = self.held.get(sequence) or self.keeping.acknowledged(sequence)
         if known is not None:
             # JetStream had not heard of it for too long, as in an election.
@@ -282,6 +285,7 @@ class Reader:
     def pause(self) -> None:
         """Take nothing while the subscription is moved, and let go of all that is in hand."""
         self.is_paused = True
+        self.keeping.forget_done()
         self.forget_held()
 
     def go_on(self) -> None:

@@ -432,7 +432,9 @@ class Subscribing(Publishing):
         """Have a batch delivered whose entry was changed, or acknowledged if all of it is."""
         consumer = names.consumer_of(subscriber, topic.topic_id)
         is_done = sum(high - low for low, high in entry.acknowledged) >= count
-        subject = names.acknowledge_of(topic.stream, consumer, sequence)
+        known = await self.consumers.find(topic, subscriber)
+        last = 1 if known is None else int(known["delivered"]["consumer_seq"])
+        subject = names.acknowledge_of(topic.stream, consumer, sequence, last)
         await self.api.ask(subject, b"+ACK" if is_done else b"-NAK")
         if is_done:
             key = names.batch_key(topic.topic_id, subscriber, sequence)
