@@ -117,9 +117,9 @@ class Keeping:
         link = self._reader.parts.link
         while True:
             reply = await link.ask(held.reply, what, timeout=_ATTEMPT_S)
-            if not reply.is_lost or self._reader.is_ended:
+            if not reply.is_lost:
                 return
-            if loop.time() > until:
+            if self._reader.is_ended or loop.time() > until:
                 raise OutcomeUnknown(what="the acknowledgement")
             if reply.has_no_taker:
                 # The consumer has no leader now, or is gone; whoever pulls finds out.
