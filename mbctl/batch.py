@@ -78,11 +78,27 @@ def encode(
     headers: Sequence[Headers | None] | None = None,
 ) -> bytes:
     """The bytes of a batch. The columns have equal lengths; limits are not checked here."""
+    return _encoder.encode(_columns(payloads, keys, headers))
+
+
+def encode_into(
+    buffer: bytearray,
+    payloads: Sequence[bytes],
+    keys: Sequence[bytes | None] | None = None,
+    headers: Sequence[Headers | None] | None = None,
+) -> None:
+    """Let ``buffer`` be the bytes of a batch, as ``encode`` makes them."""
+    _encoder.encode_into(_columns(payloads, keys, headers), buffer)
+
+
+def _columns(
+    payloads: Sequence[bytes],
+    keys: Sequence[bytes | None] | None,
+    headers: Sequence[Headers | None] | None,
+) -> tuple[object, ...]:
     assert keys is None or len(keys) == len(payloads)
     assert headers is None or len(headers) == len(payloads)
-    if keys is None and headers is None:
-        return _encoder.encode((payloads,))
-    return _encoder.encode((payloads, keys, headers))
+    return (payloads,) if keys is None and headers is None else (payloads, keys, headers)
 
 
 def decode(batch: Buffer) -> Columns:

@@ -3,6 +3,7 @@
 import select
 import socket
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 from mbctl import forks
@@ -11,13 +12,9 @@ from mbctl.client.address import Address, lost
 from mbctl.client.bell import Bell
 from mbctl.client.deadline import Deadline
 from mbctl.errors import ConnectionLost, InvalidArgument, MbctlError
-from mbctl.model import KIB, MIB
 from mbctl.wire.messages import Message
 from mbctl.wire.session import ClientSession, Fatal, Rejected
 
-_READ_BYTES = 64 * KIB
-# While a long frame is arriving: fewer calls for it.
-_READ_MORE_BYTES = MIB
 # How much longer than its deadline a call may take.
 _TIMEOUT_SLACK_S = 0.05
 
@@ -28,7 +25,7 @@ class Channel:
     def __init__(self, sock: socket.socket, address: Address) -> None:
         self._socket = sock
         self._address = address
-        self._session = ClientSession()
+        self._session = ClientSession(receives=True)
         self._timeout = 0.0
         """What the socket was told last; 0 if that is to be told anew."""
         self.end: MbctlError | None = None
@@ -64,7 +61,7 @@ class Channel:
         # The connection is the parent's: it goes on, and ends there.
         self._socket.close()
 
-    def write(self, buffers: list[Buffer] | list[bytes], deadline: Deadline) -> None:
+    def write(self, buffers: Sequence[Buffer], deadline: Deadline) -> None:
         """Write all of ``buffers``.
 
         Raises:
@@ -101,7 +98,7 @@ class Channel:
             raise self.end
         try:
             self._wait_at_most(deadline.remaining)
-            self._take(self._socket.recv(self._read_bytes))
+            self._take(self._receive())
         except TimeoutError as error:
             raise deadline.timeout("the answer") from error
         except OSError as error:
@@ -123,7 +120,7 @@ class Channel:
         self._timeout = 0.0
         try:
             self._socket.settimeout(0)
-            self._take(self._socket.recv(self._read_bytes))
+            self._take(self._receive())
         except BlockingIOError:
             return
         except OSError as error:
@@ -140,14 +137,17 @@ class Channel:
             self._timeout = seconds
             self._socket.settimeout(seconds)
 
-    @property
-    def _read_bytes(self) -> int:
-        return _READ_MORE_BYTES if self._session.buffered else _READ_BYTES
+    def _receive(self) -> int:
+        """Receive what there is; how many bytes."""
+        room = self._session.room()
+        assert room is not None
+        return self._socket.recv_into(room)
 
-    def _take(self, data: bytes) -> None:
-        if not data:
+    def _take(self, count: int) -> None:
+        if not count:
             raise ConnectionLost(address=str(self._address), reason="the server closed it")
-        for event in self._session.feed(data):
+        self._session.received(count)
+        for event in self._session.events():
             if isinstance(event, Fatal | Rejected):
                 self.end = event.error
             elif event.id in self._unwanted:

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from mbctl import batch as batches
 from mbctl.client import packing
-from mbctl.client.packing import Key, Payload
+from mbctl.client.buffers import Buffers
+from mbctl.client.packing import Key, Packed, Payload
 from mbctl.client.window import PendingSend
 from mbctl.errors import BatchTooLarge, MbctlError, SendFailed
 from mbctl.model import KIB, MIB, Limits, Receipt
@@ -22,14 +23,15 @@ class Part(NamedTuple):
     """A batch that is ready to be sent."""
 
     topic: str
-    batch: bytes
+    batch: Packed
     messages: int
 
 
 class Gatherer:
     """Gathers messages into batches and sorts the answers to them. No I/O."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, buffers: Buffers | None = None) -> None:
+        self._buffers = buffers
         self._keep_to(limits)
         self._begin()
 
@@ -75,7 +77,7 @@ class Gatherer:
     def _checked(self, payloads: Iterable[Payload]) -> list[bytes]:
         """``payloads``, refused as a whole before a part of them is sent."""
         listed = packing.to_payloads(payloads)
-        if listed:
+        if len(listed) > self._limits.batch_messages:
             batches.check_size("payload", max(map(len, listed)), self._limits.message_bytes)
         return listed
 
@@ -94,7 +96,7 @@ class Gatherer:
     ) -> Iterator[Part]:
         """Messages in as few batches as the limits allow."""
         try:
-            batch = packing.pack(payloads, keys, headers, self._limits)
+            batch = packing.pack(payloads, keys, headers, self._limits, self._buffers)
         except BatchTooLarge:
             if len(payloads) == 1:
                 raise

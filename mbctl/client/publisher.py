@@ -6,9 +6,10 @@ from typing import Unpack
 
 from mbctl.client import packing
 from mbctl.client.bell import Bell
+from mbctl.client.buffers import Buffers
 from mbctl.client.channel import Channel
 from mbctl.client.deadline import Deadline
-from mbctl.client.packing import Key, Payload, TopicKeywords
+from mbctl.client.packing import Key, Packed, Payload, TopicKeywords
 from mbctl.client.pipeline import Pipeline
 from mbctl.client.publishing import PublisherBase, unknown
 from mbctl.client.sync import SyncClient
@@ -36,6 +37,7 @@ class Publisher(PublisherBase, SyncClient):
         """Sends that nobody waits for any more; who has the turn next forgets them."""
         self._bell: Bell | None = None
         """Rung by a pipeline's thread for who has the turn; made once threads have met."""
+        self._buffers = Buffers()
         super().__init__(server, name, timeout)
 
     # --- verbs --------------------------------------------------------------------------------
@@ -100,7 +102,7 @@ class Publisher(PublisherBase, SyncClient):
         """
         listed = packing.to_payloads(payloads)
         batch = packing.pack(
-            listed, packing.to_keys(keys), packing.to_headers(headers), self.limits
+            listed, packing.to_keys(keys), packing.to_headers(headers), self.limits, self._buffers
         )
         send = self._queued(topic, batch, len(listed))
         self._wait_for([send], Deadline(self.timeout))
@@ -126,14 +128,14 @@ class Publisher(PublisherBase, SyncClient):
 
     # --- sending ------------------------------------------------------------------------------
 
-    def _queued(self, topic: str, batch: bytes, count: int) -> PendingSend:
+    def _queued(self, topic: str, batch: Packed, count: int) -> PendingSend:
         """Queue a send, behind those of other threads. ``_work_until`` is to follow."""
         packing.to_text(topic, "topic")
         send = PendingSend(topic, batch, count)
         self._queue.append(send)
         return send
 
-    def _submit(self, topic: str, batch: bytes, count: int, deadline: Deadline) -> PendingSend:
+    def _submit(self, topic: str, batch: Packed, count: int, deadline: Deadline) -> PendingSend:
         """Number a send and write it; its answer comes later.
 
         Raises:
@@ -194,7 +196,7 @@ class Publisher(PublisherBase, SyncClient):
 
     def _write_queued(self, channel: Channel, deadline: Deadline) -> None:
         """Write what is queued, as far as the window has room, or enough of it."""
-        frames: list[bytes] = []
+        frames: list[Packed] = []
         size = 0
         while self._queue and size < _WRITE_BYTES and not self._window.is_full(self.limits):
             send = self._number_first()

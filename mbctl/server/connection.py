@@ -1,6 +1,6 @@
 """One client's connection: frames in, requests to the engine, replies out.
 
-    data_received → session → requests → VERBS → engine ─┐
+    buffer_updated → session → requests → VERBS → engine ─┐
     writelines ← flush, once a turn ← replies ← done  ◀──┘
 
 What came is acted on for a share of the loop's time; the rest waits in the line of all
@@ -49,7 +49,7 @@ _LINGER_S = 1.0
 _LINGER_UNSENT_S = 5.0
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """The server's side of one connection."""
 
     def __init__(self, server: "Server") -> None:
@@ -80,6 +80,8 @@ class Connection(asyncio.Protocol):
         """Whether there may be a request among them."""
         self._has_acted = False
         """Whether there was one since it was seen last that there is none."""
+        self._receives = False
+        """Whether what comes is the rest of a large frame, and goes where that is."""
         self._read_bytes = 0
         self.has_read_much = False
         """Whether it is not read from because it has sent much in this turn."""
@@ -121,13 +123,22 @@ class Connection(asyncio.Protocol):
         self.backup.end()
         self.server.forget(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Memory for what comes next: of the large frame under way, or the server's inbox."""
+        room = self._wire.room()
+        self._receives = room is not None
+        return self.server.inbox if room is None else room
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Take what came and act on it, as far as this connection may."""
         if self._is_closing:
             return
-        self._wire.take(data)
+        if self._receives:
+            self._wire.received(nbytes)
+        else:
+            self._wire.take(self.server.inbox[:nbytes])
         self._has_input = True
-        self._read_bytes += len(data)
+        self._read_bytes += nbytes
         if self._read_bytes >= _READ_MUCH:
             self._read_bytes = 0
             self.has_read_much = True
@@ -135,6 +146,7 @@ class Connection(asyncio.Protocol):
         else:
             self.server.turns.let_pass()
         self.proceed()
+        self._wire.keep()
         self.server.partial.bound(self)
 
     def pause_writing(self) -> None:
