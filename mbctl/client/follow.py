@@ -111,7 +111,7 @@ class Follow:
             raise
         return batch
 
-    def _ask(self, channel: Channel) -> None:
+    def _ask(self, channel: Channel, _: Deadline) -> None:
         """Send a pull for each topic that has none under way on this connection."""
         subscriber = self._subscriber
         if channel is not self._channel:
@@ -127,9 +127,9 @@ class Follow:
         if frames:
             channel.write([b"".join(frames)], Deadline(subscriber.timeout))
 
-    def _take(self, channel: Channel) -> tuple[str, wire.Message]:
+    def _take(self, channel: Channel, _: Deadline) -> tuple[str, wire.Message]:
         """Wait for the reply to one of the pulls; its topic and the reply."""
-        self._ask(channel)
+        self._ask(channel, _)
         deadline = Deadline(FOLLOW_WAIT_S + self._subscriber.timeout)
         while True:
             for id_ in channel.replies:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from mbctl import __version__
 from mbctl.engine.interface import Engine, EngineStatus
 from mbctl.model import KIB, NS_PER_S, Limits, ServerStatus
+from mbctl.server.alert import Alert
 from mbctl.server.backups import Backups
 from mbctl.server.connection import Connection
 from mbctl.server.listening import Listening
@@ -47,6 +48,7 @@ class Server:
         self.congested: dict[Connection, None] = {}
         """Connections that are not read from because they have enough to do or in flight."""
         self.turns = Turns(loop, lambda: self.has_room)
+        self.alert = Alert(loop)
         self.partial = Partial(limits.partial_bytes, self.turns)
         self.unread = Unread(limits, loop)
         self.request_bytes = 0

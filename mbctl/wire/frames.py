@@ -147,7 +147,9 @@ class FrameReader:
             self._filled = self._length = 0
             return frame
         start = self._position + HEAD.size
-        end = _end_of_frame(self._source, self._position, len(self._source), self.limit)
+        if start > len(self._source):
+            return None
+        end = start + _length_at(self._source, self._position, self.limit)
         if end > len(self._source):
             return None
         self._position = end
@@ -221,7 +223,9 @@ class FrameBuffer:
             ProtocolError: the length is 0 or above the limit; the stream is of no more use.
         """
         start = self._position + HEAD.size
-        end = _end_of_frame(self._buffer, self._position, self._end, self.limit)
+        if start > self._end:
+            return None
+        end = start + _length_at(self._buffer, self._position, self.limit)
         if end > self._end:
             return None
         self._position = end
@@ -238,17 +242,12 @@ def _grown(buffer: bytearray, size: int) -> bytearray:
     return grown
 
 
-def _end_of_frame(
-    source: bytes | bytearray | memoryview, position: int, end: int, limit: int
-) -> int:
-    """Where the frame at ``position`` ends, or at least its head if that is not there yet."""
-    start = position + HEAD.size
-    if start > end:
-        return start
-    (length,) = HEAD.unpack_from(source, position)
+def _length_at(source: bytes | bytearray | memoryview, position: int, limit: int) -> int:
+    """What the head at ``position`` says, if it may."""
+    length: int = HEAD.unpack_from(source, position)[0]
     if not 0 < length <= limit:
         raise ProtocolError(reason=f"a frame of {length} bytes; 1 to {limit} are allowed here")
-    return start + int(length)
+    return length
 
 
 def frame(content: bytes) -> bytes:

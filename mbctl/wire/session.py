@@ -110,9 +110,10 @@ class Session(ABC, Generic[M]):
     def events(self) -> list[M | Rejected | Fatal]:
         """The messages that are complete, in order."""
         events = []
-        while (event := self.next_event()) is not None:
+        frames = self._frames
+        while frames.buffered and (event := self.next_event()) is not None:
             events.append(event)
-        self.keep()
+        frames.keep()
         return events
 
     def take(self, data: bytes | memoryview) -> None:
