@@ -10,7 +10,7 @@ import os
 
 # Beyond this to sleep costs less than to look. A lone send and its answer take less, also when it
 # is synced and both sides have to be woken for it. Measured.
-_MOST_NS = 400_000
+_MOST_NS = 150_000
 # After looking in vain, so many inputs pass before another try: it takes 2 us of each.
 _TRIED_EVERY = 128
 

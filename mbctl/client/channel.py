@@ -39,6 +39,8 @@ class Channel:
         self.end: MbctlError | None = None
         """Why the server ended the connection; told once no reply is left to take."""
         self._patience = Patience()
+        self._is_brief = True
+        """Whether little went and came last: then the other end may be about to answer."""
         self._unwanted: set[int] = set()
         self.replies: dict[int, Message] = {}
         """Replies that have come and nobody has taken, by request id."""
@@ -85,6 +87,7 @@ class Channel:
             if size <= _JOINED_BYTES:
                 self._socket.sendall(b"".join(buffers))
                 return
+            self._is_brief = False
             written = self._socket.sendmsg(buffers)
             if written < size:
                 self._socket.sendall(memoryview(b"".join(buffers))[written:])
@@ -148,7 +151,7 @@ class Channel:
 
     def _found(self) -> int:
         """Look for a moment whether something comes; how many bytes, 0 for none."""
-        look_ns = self._patience.ns()
+        look_ns = self._patience.ns() if self._is_brief else 0
         if not look_ns:
             return 0
         until_ns = time.monotonic_ns() + look_ns
@@ -173,6 +176,7 @@ class Channel:
     def _take(self, count: int) -> None:
         if not count:
             raise ConnectionLost(address=str(self._address), reason="the server closed it")
+        self._is_brief = count <= _JOINED_BYTES
         self._session.received(count)
         for event in self._session.events():
             if isinstance(event, (Fatal, Rejected)):

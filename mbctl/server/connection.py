@@ -44,7 +44,8 @@ _PullAnswer = Pulled | MbctlError
 _OUTPUT_HIGH = MIB
 # Who has sent this much is read on when it is its turn: a loop may read thirty times.
 _READ_MUCH = MIB
-# Who is answered this much works on it for longer than it is worth to look for what comes next.
+# Who sends or is answered this much works on it for longer than it is worth to look for what
+# comes next; and looking would take the core from it.
 _FEW_BYTES = 16 * KIB
 # The least time for the rest of a frame once a connection is read from again.
 _GRACE_NS = NS_PER_S
@@ -87,6 +88,8 @@ class Connection(asyncio.BufferedProtocol):
         """Whether there was one since it was seen last that there is none."""
         self._receives = False
         """Whether what comes is the rest of a large frame, and goes where that is."""
+        self._came_bytes = 0
+        """How much came last."""
         self._read_bytes = 0
         self.has_read_much = False
         """Whether it is not read from because it has sent much in this turn."""
@@ -137,6 +140,7 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Take what came and act on it, as far as this connection may."""
         self.server.alert.came()
+        self._came_bytes = nbytes
         if self._is_closing:
             return
         if self._receives:
@@ -370,7 +374,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is None or not self._out:
             return
         out, was_full = self._out, self._out_bytes > _OUTPUT_HIGH
-        if self._out_bytes < _FEW_BYTES:
+        if self._out_bytes < _FEW_BYTES and self._came_bytes < _FEW_BYTES:
             self.server.alert.expect()
         self._drop_output()
         self._transport.writelines(cast("list[bytes]", out))
