@@ -141,9 +141,14 @@ def to_payloads(payloads: Iterable[Payload]) -> list[bytes]:
 
 def to_keys(keys: Sequence[Key | None] | None) -> list[bytes | None] | None:
     """``keys`` as a column of a batch."""
-    if keys is None or all(key is None for key in keys):
+    if keys is None:
         return None
-    return [None if key is None else to_bytes(key, "key") for key in keys]
+    column: list[bytes | None]
+    try:
+        column = msgspec.convert(list(keys), list[bytes | None], builtin_types=(bytes,))
+    except (msgspec.ValidationError, UnicodeEncodeError):
+        column = [None if key is None else to_bytes(key, "key") for key in keys]
+    return None if column.count(None) == len(column) else column
 
 
 def to_headers(headers: Sequence[HeadersLike | None] | None) -> list[dict[str, str] | None] | None:
@@ -154,13 +159,21 @@ def to_headers(headers: Sequence[HeadersLike | None] | None) -> list[dict[str, s
     """
     if headers is None or not any(headers):
         return None
-    column: list[dict[str, str] | None] = []
-    for pairs in headers:
-        for name, value in (pairs or {}).items():
-            if not isinstance(name, str) or not isinstance(value, str):
-                raise InvalidArgument(reason=f"header {name!r} must be text to text")
-        column.append(dict(pairs) if pairs else None)
-    return column
+    listed = list(headers)
+    if listed.count(listed[0]) == len(listed):
+        # All alike, as often: one copy serves for all.
+        return [_to_set(listed[0])] * len(listed)
+    return list(map(_to_set, listed))
+
+
+def _to_set(pairs: HeadersLike | None) -> dict[str, str] | None:
+    if not pairs:
+        return None
+    headers = dict(pairs)
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise InvalidArgument(reason=f"header {name!r} must be text to text")
+    return headers
 
 
 def pack(
@@ -180,10 +193,10 @@ def pack(
     for what, column in (("keys", keys), ("headers", headers)):
         if column is not None and len(column) != len(payloads):
             raise InvalidArgument(reason=f"{len(payloads)} payloads but {len(column)} {what}")
-    for key in keys or ():
-        batches.check_size("key", len(key or b""), limits.key_bytes)
-    for pairs in headers or ():
-        batches.check_headers(pairs or {}, limits)
+    if keys is not None:
+        batches.check_keys(keys, limits)
+    if headers is not None:
+        batches.check_header_sets(headers, limits)
     batch: Packed
     if buffers is not None and len(payloads) * len(payloads[0]) >= LARGE_BYTES:
         batch = buffers.take()
