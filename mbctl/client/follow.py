@@ -48,14 +48,13 @@ class Follow:
         subscriber = self._subscriber
         # A follow is endless; each attempt and each reconnect has a time of its own.
         endless = Deadline(inf)
-        yielded_next = 0
+        message: Message | None = None
         try:
             while True:
                 self._thread = get_ident()
                 batch = self._batch = subscriber._in_turn(self._next_batch, endless)
-                yielded_next = 0
+                message = None
                 for message in batch:
-                    yielded_next = message.offset + 1
                     yield message
                     if self._batch is None:
                         break
@@ -65,6 +64,7 @@ class Follow:
         finally:
             # A loop may end as garbage, in the middle of anything and in any thread.
             is_here = self._thread == get_ident()
+            yielded_next = 0 if message is None else message.offset + 1
             subscriber._leave_loop(partial(self._leave, self._batch, yielded_next), now=is_here)
 
     def restart(self, topic: str) -> None:

@@ -166,8 +166,10 @@ class _Gathered:
     ) -> None:
         """Add a message's key and headers to the columns, each of which begins with its first."""
         if key is not None:
-            key = packing.to_bytes(key, "key")
-            batches.check_size("key", len(key), limits.key_bytes)
+            if type(key) is not bytes:
+                key = packing.to_bytes(key, "key")
+            if len(key) > limits.key_bytes:
+                batches.check_size("key", len(key), limits.key_bytes)
         if headers and headers != self._set:
             (pairs,) = packing.to_headers([headers]) or [None]
             batches.check_headers(pairs or {}, limits)
