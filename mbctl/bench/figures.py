@@ -1,0 +1,170 @@
+"""Figures: what a measurement says, what its repeats amount to, and the files they are kept in."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from mbctl.errors import InvalidArgument
+
+PERCENTILES = (0.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.99, 100.0)
+
+Status = Literal["ok", "failed", "unavailable", "partial"]
+Better = Literal["more", "less"]
+
+
+class Measured(msgspec.Struct):
+    """What one run of a case on one system says."""
+
+    value: float
+    messages: int = 0
+    faults: list[str] = []
+    percentiles: dict[str, float] = {}
+    """By their names, such as ``p50``; in the unit of the value."""
+    histogram: str | None = None
+    """All samples as an HDR histogram, in its own text form, where hdrhistogram is installed."""
+    details: dict[str, float] = {}
+
+
+class Figure(msgspec.Struct, kw_only=True):
+    """One line of results: a case on one system, over all its repeats."""
+
+    name: str
+    """As in ``--fail-if``: ``latency.ack``."""
+    title: str
+    system: str = "mbctl"
+    version: str = ""
+    unit: str
+    better: Better = "more"
+    durability: str = "memory"
+    settings: str = ""
+    """How the system was run and used."""
+    status: Status = "ok"
+    note: str = ""
+    """What failed, or is missing."""
+    x: float | None = None
+    """Where it stands on the axis of a curve: a size, a count of topics."""
+    values: list[float] = []
+    """One for each repeat, in their order."""
+    ratios: list[float] = []
+    """Ours to theirs, of the runs beside each other; above 1 is ahead of them."""
+    messages: int = 0
+    """How many were looked at in all repeats."""
+    faults: list[str] = []
+    percentiles: dict[str, float] = {}
+    histogram: str | None = None
+    details: dict[str, float] = {}
+
+    @property
+    def value(self) -> float:
+        """The median of the repeats; NaN where there is none."""
+        return statistics.median(self.values) if self.values else math.nan
+
+    @property
+    def variation(self) -> float:
+        """The coefficient of variation: deviation to mean; 0 for a single repeat."""
+        return variation_of(self.values)
+
+    @property
+    def ratio(self) -> float:
+        """The median of ours to theirs; NaN where there is none."""
+        return statistics.median(self.ratios) if self.ratios else math.nan
+
+    def add(self, measured: Measured) -> None:
+        """Take in one more repeat."""
+        self.values.append(measured.value)
+        self.messages += measured.messages
+        self.faults.extend(measured.faults)
+        if measured.percentiles:
+            self.percentiles = _lowest_tail(self.percentiles, measured.percentiles)
+            self.histogram = measured.histogram
+        self.details = {**self.details, **measured.details}
+
+
+class Results(msgspec.Struct, kw_only=True):
+    """All figures of one run, and what to know to read them."""
+
+    command: str
+    began: str
+    """RFC 3339, UTC."""
+    seconds: float = 0.0
+    partial: bool = False
+    """Whether it was interrupted."""
+    machine: dict[str, str | float] = {}
+    figures: list[Figure] = []
+
+    def of(self, name: str, system: str = "mbctl") -> Figure | None:
+        """The figure of this name, if it was measured."""
+        for figure in self.figures:
+            if figure.name == name and figure.system == system and figure.values:
+                return figure
+        return None
+
+    def value(self, name: str, system: str = "mbctl") -> float:
+        """Its value; NaN if it was not measured."""
+        figure = self.of(name, system)
+        return figure.value if figure else math.nan
+
+
+def variation_of(values: Sequence[float]) -> float:
+    """Standard deviation to mean; 0 for fewer than two values."""
+    if len(values) < 2:
+        return 0.0
+    mean = statistics.fmean(values)
+    return statistics.stdev(values) / mean if mean else 0.0
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float:
+    """The smallest of the ordered values that ``percent`` of them do not exceed."""
+    assert ordered
+    rank = math.ceil(percent / 100 * len(ordered))
+    return ordered[max(rank, 1) - 1]
+
+
+def percentiles_of(samples: Sequence[float]) -> dict[str, float]:
+    """Exact percentiles of all samples, by their names."""
+    ordered = sorted(samples)
+    return {f"p{percent:g}": round(percentile(ordered, percent), 2) for percent in PERCENTILES}
+
+
+def histogram_of(nanoseconds: Sequence[int]) -> str | None:
+    """An HDR histogram of samples from 1 ns to a minute; None without hdrhistogram."""
+    try:
+        histogram: Any = import_module("hdrh.histogram").HdrHistogram(1, 60_000_000_000, 3)
+    except ImportError:
+        return None
+    for sample in nanoseconds:
+        histogram.record_value(sample)
+    encoded: bytes = histogram.encode()
+    return encoded.decode()
+
+
+def _lowest_tail(before: dict[str, float], now: dict[str, float]) -> dict[str, float]:
+    """The percentiles of the better repeat: noise of the machine only ever adds."""
+    return now if not before or now["p50"] < before["p50"] else before
+
+
+def load_results(path: Path) -> Results:
+    """The results that ``--json`` wrote.
+
+    Raises:
+        InvalidArgument: there are none in this file.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Results)
+    except OSError as error:
+        raise InvalidArgument(reason=f"{path} cannot be read: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise InvalidArgument(
+            reason=f"{path} has no results of mbctl bench --json: {error}"
+        ) from error
+
+
+def save_results(results: Results, path: Path) -> None:
+    """Write all that is known, to be read by ``load_results``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")

@@ -1,0 +1,153 @@
+"""Runs cases on systems, one beside the other, and gathers what they say."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from mbctl.bench.cases import Case, Trial
+from mbctl.bench.crew import WorkerFailed
+from mbctl.bench.figures import Figure, Results
+from mbctl.bench.stage import Stage
+from mbctl.bench.systems.interface import Unavailable
+from mbctl.bench.systems.registry import system
+from mbctl.errors import MbctlError
+
+MACHINE = "machine"
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What is run, and how often."""
+
+    cases: list[Case]
+    peers: list[str] = []
+    repeat: int = 3
+    seconds: float = 1.0
+    numbered: bool = False
+    """Whether every message is numbered and looked at by itself."""
+    directory: Path | None = None
+
+
+Watch = Callable[[str, int, int], None]
+"""Is told what is measured now, and how many runs are done of how many."""
+
+
+class Runner:
+    """Runs a plan. What it has found so far is in ``figures``, also when it is interrupted."""
+
+    def __init__(self, plan: Plan, watch: Watch) -> None:
+        self._plan = plan
+        self._watch = watch
+        self._done = 0
+        self._total = sum(len(self._systems(case)) * self._repeats(case) for case in plan.cases)
+        self._versions: dict[str, str] = {}
+        """Of the systems that can be measured."""
+        self.figures: list[Figure] = []
+
+    def run(self) -> None:
+        """Measure everything; what fails is said in its figure, and the rest goes on."""
+        self._look_for_peers()
+        with Stage(self._plan.directory) as stage:
+            for case in self._plan.cases:
+                self._run_case(stage, self._numbered(case))
+
+    def _look_for_peers(self) -> None:
+        for name in ("mbctl", *self._plan.peers):
+            try:
+                self._versions[name] = system(name).version()
+            except Unavailable as missing:
+                note = str(missing)
+                self.figures.append(
+                    Figure(
+                        name=name,
+                        title=f"all of {name}",
+                        system=name,
+                        unit="",
+                        status="unavailable",
+                        note=note,
+                    )
+                )
+
+    def _numbered(self, case: Case) -> Case:
+        if not self._plan.numbered:
+            return case
+        content = msgspec.structs.replace(case.content, numbered=True)
+        return msgspec.structs.replace(case, content=content)
+
+    def _systems(self, case: Case) -> list[str]:
+        if case.on == "machine":
+            return [MACHINE]
+        if case.on == "ours":
+            return ["mbctl"]
+        able = [n for n in self._plan.peers if case.settings.durability in system(n).durabilities]
+        return ["mbctl", *able]
+
+    def _repeats(self, case: Case) -> int:
+        return 1 if self._plan.numbered else min(self._plan.repeat, case.repeat_max)
+
+    def _run_case(self, stage: Stage, case: Case) -> None:
+        names = [n for n in self._systems(case) if n in self._versions or n == MACHINE]
+        figures = {name: _figure(case, name, self._versions.get(name, "")) for name in names}
+        self.figures.extend(figures.values())
+        for _ in range(self._repeats(case)):
+            for name, figure in figures.items():
+                self._watch(f"{case.title}: {name}", self._done, self._total)
+                if figure.status == "ok":
+                    self._run_once(Trial(stage, name, case, self._plan.seconds), figure)
+                self._done += 1
+            _note_ratios(figures)
+
+    def _run_once(self, trial: Trial, figure: Figure) -> None:
+        try:
+            figure.add(trial.case.measure(trial))
+        except Unavailable as missing:
+            figure.status, figure.note = "unavailable", str(missing)
+        except (WorkerFailed, MbctlError, OSError) as error:
+            figure.status, figure.note = "failed", f"{type(error).__name__}: {error}"
+            if trial.system != MACHINE:
+                trial.stage.forget(trial.system)
+
+
+def _figure(case: Case, name: str, version: str) -> Figure:
+    return Figure(
+        name=case.name,
+        title=case.title,
+        system=name,
+        version=version,
+        unit=case.unit,
+        better=case.better,
+        durability=case.settings.durability,
+        settings="" if name == MACHINE else system(name).describe(case.settings),
+        x=case.x,
+    )
+
+
+def _note_ratios(figures: dict[str, Figure]) -> None:
+    """Set ours beside theirs, of the round that has just been run."""
+    ours = figures.get("mbctl")
+    if ours is None or ours.status != "ok":
+        return
+    for name, figure in figures.items():
+        if name != "mbctl" and figure.status == "ok" and figure.values[-1] and ours.values[-1]:
+            ratio = ours.values[-1] / figure.values[-1]
+            figure.ratios.append(ratio if figure.better == "more" else 1 / ratio)
+
+
+def results_of(runner: Runner, command: str, began: float, *, partial: bool) -> Results:
+    """All that was found, with the machine it was found on."""
+    from mbctl.bench.machine import machine
+
+    return Results(
+        command=command,
+        began=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+        seconds=round(time.time() - began, 1),
+        partial=partial,
+        machine=machine(),
+        figures=runner.figures,
+    )
+
+
+def faults_in(figures: Sequence[Figure]) -> list[str]:
+    """What was lost, doubled, changed or out of order, with where."""
+    return [f"{f.name}, {f.system}: {fault}" for f in figures for fault in f.faults]

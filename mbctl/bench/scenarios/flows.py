@@ -1,0 +1,113 @@
+"""Messages that flow: publish, end to end, fan-out, fan-in, sizes, durable."""
+
+from functools import partial
+
+from mbctl.bench import jobs
+from mbctl.bench.cases import Case, Measure, Trial
+from mbctl.bench.figures import Measured
+from mbctl.bench.jobs import Bound, Span
+from mbctl.bench.payloads import Content
+from mbctl.bench.systems.interface import Settings
+
+MEMORY = Settings()
+SYNCED = Settings(durability="synced")
+
+_END_S = 60.0
+"""How much longer than it sends a flow may take to end."""
+_BYTES_MAX = 400 * 1024 * 1024
+"""How much is sent at most in one run: a server may have to keep all of it in memory."""
+
+
+def measure_flow(
+    trial: Trial, publishers: int = 1, subscribers: int = 0, each: bool = False
+) -> Measured:
+    """Messages a second, from the first call of a publisher to the last message anywhere.
+
+    Without subscribers, to the last acknowledgement.
+    """
+    case = trial.case
+    names = [f"reader-{number}" for number in range(subscribers)]
+    bound = Bound(trial.seconds, _BYTES_MAX // case.content.size // publishers)
+    with trial.stage.topic(trial.system, case.settings, case.content, names) as place:
+        sending = [(jobs.publish, (place, number, bound, each)) for number in range(publishers)]
+        reading = [(jobs.read, (place, name, publishers)) for name in names]
+        spans: list[Span] = trial.stage.play(
+            trial.system, [*sending, *reading], trial.seconds + _END_S
+        )
+    ends = spans[publishers:] or spans
+    seconds = (max(span.end_ns for span in ends) - min(span.begin_ns for span in spans)) / 1e9
+    count = sum(span.count for span in ends)
+    return Measured(
+        value=count / seconds if case.unit != "MB/s" else count * case.content.size / 1e6 / seconds,
+        messages=count,
+        faults=[fault for span in spans for fault in span.faults],
+    )
+
+
+def publish() -> list[Case]:
+    """Acknowledged messages, as fast as one publisher can."""
+    each = partial(measure_flow, each=True)
+    return [
+        _rate("publish", "publish, batches", measure_flow),
+        _rate("publish.each", "publish, one message a call", each),
+    ]
+
+
+def end_to_end() -> list[Case]:
+    """One publisher, one subscriber."""
+    measure = partial(measure_flow, subscribers=1)
+    return [
+        _rate("end-to-end", "end to end, 1 to 1", measure),
+        _rate("end-to-end.durable", "end to end, 1 to 1, durable", measure, SYNCED),
+    ]
+
+
+def fan_out() -> list[Case]:
+    """One publisher, four subscribers."""
+    measure = partial(measure_flow, subscribers=4)
+    return [
+        _rate("fan-out", "fan-out, 1 to 4, deliveries", measure),
+        _rate("fan-out.durable", "fan-out, 1 to 4, deliveries, durable", measure, SYNCED),
+    ]
+
+
+def fan_in() -> list[Case]:
+    """Four publishers, one subscriber."""
+    measure = partial(measure_flow, publishers=4, subscribers=1)
+    return [_rate("fan-in", "fan-in, 4 to 1", measure)]
+
+
+def sizes() -> list[Case]:
+    """End to end with messages of some sizes."""
+    return [
+        _size(size, durable=durable)
+        for size in (100, 1024, 4096, 16_384, 131_072)
+        for durable in (False, True)
+    ]
+
+
+def durable() -> list[Case]:
+    """A publisher whose every acknowledgement means that the message was forced to disk."""
+    return [_rate("durable", "publish, durable, batches", measure_flow, SYNCED)]
+
+
+def _rate(name: str, title: str, measure: Measure, settings: Settings = MEMORY) -> Case:
+    return Case(name=name, title=title, unit="msg/s", measure=measure, settings=settings)
+
+
+def _size(size: int, *, durable: bool) -> Case:
+    name = f"sizes.{size}" + (".durable" if durable else "")
+    shown = f"{size} B" if size < 1024 else f"{size // 1024} KiB"
+    return Case(
+        name=name,
+        title=f"end to end, {shown}" + (", durable" if durable else ""),
+        unit="MB/s",
+        measure=partial(measure_flow, subscribers=1),
+        # Batches of the same bytes: what is sent together is bounded by that.
+        settings=Settings(
+            durability="synced" if durable else "memory",
+            batch=max(1, min(2000, 256 * 1024 // size)),
+        ),
+        content=Content(size=size),
+        x=size,
+    )

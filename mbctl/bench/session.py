@@ -1,0 +1,103 @@
+"""One run of ``mbctl bench``: from what was asked for to the results."""
+
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import msgspec
+
+from mbctl.bench.cases import Case
+from mbctl.bench.catalogue import SCENARIOS, TOUR
+from mbctl.bench.conditions import Condition, parse_condition
+from mbctl.bench.figures import Results
+from mbctl.bench.progress import progress_bar, say_nothing
+from mbctl.bench.running import Plan, Runner, results_of
+from mbctl.bench.systems.interface import Durability
+from mbctl.bench.systems.registry import PEERS
+from mbctl.errors import InvalidArgument
+
+SUITE = "suite"
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user asked for."""
+
+    scenarios: list[str] = []
+    """None is the tour."""
+    peers: list[str] = []
+    repeat: int = 3
+    seconds: float = 1.0
+    size: int | None = None
+    batch: int | None = None
+    durability: Durability | None = None
+    verify: bool = False
+    directory: Path | None = None
+    fail_if: list[str] = []
+
+
+class Session:
+    """A run that is ready to begin; everything about it has been checked.
+
+    Raises:
+        InvalidArgument: a scenario, a peer or a condition is not there.
+    """
+
+    def __init__(self, wish: Wish) -> None:
+        cases = [_adapted(case, wish) for case in _cases(wish.scenarios)]
+        _check_names("peer", wish.peers, PEERS)
+        names = [case.name for case in cases]
+        self.conditions: list[Condition] = [parse_condition(c, names) for c in wish.fail_if]
+        self._plan = Plan(
+            cases=cases,
+            peers=wish.peers,
+            repeat=wish.repeat,
+            seconds=wish.seconds,
+            numbered=wish.verify,
+            directory=wish.directory,
+        )
+
+    def run(self, *, bar: bool) -> Results:
+        """Measure everything. After a Ctrl-C the results are partial, and say so."""
+        began = time.time()
+        partial = False
+        with progress_bar() if bar else nullcontext(say_nothing) as watch:
+            runner = Runner(self._plan, watch)
+            try:
+                runner.run()
+            except KeyboardInterrupt:
+                partial = True
+        command = shlex.join(["mbctl", *sys.argv[1:]])
+        return results_of(runner, command, began, partial=partial)
+
+
+def _cases(scenarios: Sequence[str]) -> list[Case]:
+    wanted = list(scenarios) or list(TOUR)
+    if SUITE in wanted:
+        wanted = list(SCENARIOS)
+    _check_names("scenario", wanted, (*SCENARIOS, SUITE))
+    # In the order of the catalogue, so that the machine's figures come first.
+    return [case for name, cases in SCENARIOS.items() if name in wanted for case in cases()]
+
+
+def _check_names(kind: str, names: Sequence[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise InvalidArgument(
+                reason=f"there is no {kind} {name!r}; there are {', '.join(known)}"
+            )
+
+
+def _adapted(case: Case, wish: Wish) -> Case:
+    """A case with the settings that were asked for in place of its own."""
+    if case.on == "machine":
+        return case
+    changes = {"batch": wish.batch, "durability": wish.durability}
+    given = {name: value for name, value in changes.items() if value is not None}
+    settings = msgspec.structs.replace(case.settings, **given)
+    content = case.content
+    if wish.size is not None:
+        content = msgspec.structs.replace(content, size=wish.size)
+    return msgspec.structs.replace(case, settings=settings, content=content)
