@@ -105,7 +105,7 @@ class NatsPublishing(Publishing):
 
     def _acknowledged(self) -> int:
         """The number of messages stored so far, once the server tells."""
-        said = answer(self._connection.messages()[-1])
+        said = [answer(message) for message in self._connection.messages()][-1]
         return int(said["count"] if "count" in said else said["seq"])
 
     def _publish_atomic(self, batches: Iterator[Sequence[bytes]]) -> int:
@@ -195,7 +195,8 @@ class NatsReading(Reading):
             if not messages:
                 return
             for message in messages:
-                if message.headers:
+                # A message of an atomic batch has headers too, but no status before them.
+                if message.headers.startswith(b"NATS/1.0 "):
                     raise ConnectionError(f"the pull ended: {message.headers!r}")
             self._asked -= len(messages)
             self._given = messages[-1]

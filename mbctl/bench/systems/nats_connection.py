@@ -95,9 +95,7 @@ class NatsConnection:
                 if following > size:
                     break
                 reply = words[3] if len(words) == 6 else b""
-                found.append(
-                    Received(reply, buffer[end + 2 : body], buffer[body : following - 2])
-                )
+                found.append(Received(reply, buffer[end + 2 : body], buffer[body : following - 2]))
                 position = following
             else:
                 self._obey(buffer[position:end])

