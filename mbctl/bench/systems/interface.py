@@ -78,6 +78,8 @@ class System(ABC):
     """As in ``--peer``."""
     durabilities: tuple[Durability, ...]
     """What it can promise, the weakest first."""
+    stores: bool = True
+    """Whether a server acknowledges messages and keeps them for subscribers that are not there."""
 
     @abstractmethod
     def version(self) -> str:

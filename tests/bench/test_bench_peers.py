@@ -1,0 +1,182 @@
+"""Every peer does what the benchmark takes for granted, with a server of its own."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from mbctl.bench.systems.interface import Reading, Settings, System, Unavailable
+from mbctl.bench.systems.registry import PEERS, system
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+_IDLE_S = 10.0
+# What a way has to survive: nothing, what ends lines, what looks like a command, and more than
+# fits into one packet, frame or reading of the socket.
+_PAYLOADS = [
+    *(b"", b"\0", b"\r\n", b"+ACK\r\n", b"$3\r\n%d%b", bytes(range(256)), b"last\r"),
+    *(random.Random(size).randbytes(size) for size in (1, 100, 1500, 70_000, 300_000)),
+    *(b"%d" % number for number in range(1500)),
+]
+_FEW = _PAYLOADS[:12]
+_STARTING = """
+import json, sys, time
+from pathlib import Path
+from mbctl.bench.systems.interface import Settings
+from mbctl.bench.systems.registry import system
+peer = system(sys.argv[1])
+peer.start(Path(sys.argv[2]), Settings())
+print(json.dumps(peer.pids()), flush=True)
+time.sleep(60)
+"""
+_ASKING = """
+import sys
+sys.path[:0] = sys.argv[2:]
+from mbctl.bench.systems.interface import Unavailable
+from mbctl.bench.systems.registry import system
+try:
+    print("version", system(sys.argv[1]).version())
+except Unavailable as refusal:
+    print("refused:", refusal)
+"""
+
+
+def _installed(name: str) -> System:
+    """The system; the test is skipped where it is not installed, but not in CI."""
+    peer = system(name)
+    try:
+        peer.version()
+    except Unavailable as refusal:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(refusal))
+    return peer
+
+
+@contextmanager
+def _running(name: str, directory: Path, settings: Settings) -> Iterator[tuple[System, str]]:
+    """A peer and its address. No process of its server is left afterwards."""
+    peer = _installed(name)
+    pids: list[int] = []
+    try:
+        address = peer.start(directory, settings)
+        pids = peer.pids()
+        yield peer, address
+        pids = [*pids, *peer.pids()]
+    finally:
+        peer.stop()
+    assert _left(pids) == []
+
+
+def _left(pids: Sequence[int]) -> list[int]:
+    """Those of these processes that are still at work."""
+    return [pid for pid in pids if _state(pid) not in ("", "Z")]
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+    except OSError:
+        return ""
+
+
+def _batches(payloads: Sequence[bytes], count: int) -> Iterator[Sequence[bytes]]:
+    return (payloads[first : first + count] for first in range(0, len(payloads), count))
+
+
+def _read(reading: Reading, count: int) -> list[bytes]:
+    """That many payloads."""
+    got: list[bytes] = []
+    for group in reading.read(_IDLE_S):
+        assert len(group) > 0
+        got += map(bytes, group)
+        if len(got) >= count:
+            return got
+    raise AssertionError(f"only {len(got)} of {count} came")
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_peer_hands_every_subscriber_everything_in_order(name: str, tmp_path: Path) -> None:
+    for durability in _installed(name).durabilities:
+        settings = Settings(durability, batch=500, in_flight=4)
+        with _running(name, tmp_path / durability, settings) as (peer, address):
+            _check_deliveries(peer, address, settings)
+
+
+def _check_deliveries(peer: System, address: str, settings: Settings) -> None:
+    """All three ways of publishing, one after the other, reach two subscribers as they are."""
+    peer.create(address, "orders", ["one", "two"])
+    readings = [peer.reading(address, "orders", name, settings) for name in ("one", "two")]
+    publishing = peer.publishing(address, "orders", settings)
+    ways: tuple[Callable[[Iterator[Sequence[bytes]]], int], ...]
+    ways = (publishing.publish, publishing.publish_each)
+    for publish in ways:
+        assert publish(_batches(_PAYLOADS, settings.batch)) == len(_PAYLOADS)
+        for reading in readings:
+            assert _read(reading, len(_PAYLOADS)) == _PAYLOADS
+    for payload in _FEW:
+        publishing.publish_one(payload)
+    publishing.close()
+    for reading in readings:
+        assert _read(reading, len(_FEW)) == _FEW
+        reading.close()
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_peer_keeps_messages_until_they_are_acknowledged(name: str, tmp_path: Path) -> None:
+    settings = Settings(batch=1, in_flight=8)
+    with _running(name, tmp_path, settings) as (peer, address):
+        if not peer.stores:
+            return
+        peer.create(address, "orders", ["one"])
+        publishing = peer.publishing(address, "orders", settings)
+        publishing.publish(_batches(_FEW, 1))
+        publishing.close()
+        reading = peer.reading(address, "orders", "one", settings)
+        assert _read(reading, len(_FEW)) == _FEW
+        assert list(reading.read(0.05)) == []
+        reading.close()
+
+        again = peer.reading(address, "orders", "one", settings)
+        assert list(again.read(0.05)) == []
+        again.close()
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_peer_says_how_it_is_used(name: str) -> None:
+    peer = _installed(name)
+    assert any(character.isdigit() for character in peer.version())
+    for durability in peer.durabilities:
+        assert len(peer.describe(Settings(durability))) > 30
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_server_of_a_peer_ends_with_ctrl_c(name: str, tmp_path: Path) -> None:
+    _installed(name)
+    command = [sys.executable, "-c", _STARTING, name, tmp_path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        pids = json.loads(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+    assert _left(pids) == []
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_peer_that_is_missing_says_what_to_do(name: str, tmp_path: Path) -> None:
+    # A Python with nothing but what mbctl needs here, and an empty path.
+    (tmp_path / "msgspec").symlink_to(Path(msgspec.__file__).parent)
+    python = getattr(sys, "_base_executable", sys.executable)
+    command = [python, "-S", "-E", "-c", _ASKING, name, str(ROOT), str(tmp_path)]
+    said = subprocess.check_output(command, text=True, env={"PATH": ""})
+    assert said.startswith("refused: ")
+    assert "is not installed; scripts/install-peers gets it" in said
