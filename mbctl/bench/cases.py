@@ -12,7 +12,7 @@ from mbctl.bench.systems.interface import Settings
 
 Measure = Callable[["Trial"], Measured]
 
-On = Literal["all", "ours", "machine"]
+On = Literal["all", "stores", "ours", "machine"]
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,7 +26,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings = Settings()
     content: Content = Content()
     on: On = "all"
-    """Whether it is measured on all systems, only on ours, or on the machine below them."""
+    """On all systems, on those with a server that stores, on ours, or on the machine below."""
     x: float | None = None
     """Its place on the axis of the curve that it is part of."""
     repeat_max: int = 100

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from mbctl.bench.cases import Case
-from mbctl.bench.scenarios import flows, latency, raw
+from mbctl.bench.scenarios import flows, latency, library, raw
 
 SCENARIOS: dict[str, Callable[[], list[Case]]] = {
     "raw": raw.raw,
@@ -13,7 +13,9 @@ SCENARIOS: dict[str, Callable[[], list[Case]]] = {
     "fan-in": flows.fan_in,
     "sizes": flows.sizes,
     "latency": latency.latency,
-    "durable": lambda: [*flows.durable(), latency.durable_one()],
+    "durable": lambda: [*flows.durable(), latency.durable_one(), library.durable_64()],
+    "follow": library.follow,
+    "keys": library.keys,
 }
 """In the order in which they are run and reported."""
 

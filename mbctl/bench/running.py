@@ -10,7 +10,7 @@ from mbctl.bench.cases import Case, Trial
 from mbctl.bench.crew import WorkerFailed
 from mbctl.bench.figures import Figure, Results
 from mbctl.bench.stage import Stage
-from mbctl.bench.systems.interface import Unavailable
+from mbctl.bench.systems.interface import System, Unavailable
 from mbctl.bench.systems.registry import system
 from mbctl.errors import MbctlError
 
@@ -80,8 +80,7 @@ class Runner:
             return [MACHINE]
         if case.on == "ours":
             return ["mbctl"]
-        able = [n for n in self._plan.peers if case.settings.durability in system(n).durabilities]
-        return ["mbctl", *able]
+        return ["mbctl", *[name for name in self._plan.peers if _is_able(system(name), case)]]
 
     def _repeats(self, case: Case) -> int:
         return 1 if self._plan.numbered else min(self._plan.repeat, case.repeat_max)
@@ -107,6 +106,11 @@ class Runner:
             figure.status, figure.note = "failed", f"{type(error).__name__}: {error}"
             if trial.system != MACHINE:
                 trial.stage.forget(trial.system)
+
+
+def _is_able(peer: System, case: Case) -> bool:
+    is_fit = peer.stores or case.on != "stores"
+    return is_fit and case.settings.durability in peer.durabilities
 
 
 def _figure(case: Case, name: str, version: str) -> Figure:

@@ -1,9 +1,10 @@
 """Messages that flow: publish, end to end, fan-out, fan-in, sizes, durable."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from mbctl.bench import jobs
-from mbctl.bench.cases import Case, Measure, Trial
+from mbctl.bench.cases import Case, Measure, On, Trial
 from mbctl.bench.figures import Measured
 from mbctl.bench.jobs import Bound, Span
 from mbctl.bench.payloads import Content
@@ -12,9 +13,9 @@ from mbctl.bench.systems.interface import Settings
 MEMORY = Settings()
 SYNCED = Settings(durability="synced")
 
-_END_S = 60.0
+END_S = 60.0
 """How much longer than it sends a flow may take to end."""
-_BYTES_MAX = 400 * 1024 * 1024
+BYTES_MAX = 400 * 1024 * 1024
 """How much is sent at most in one run: a server may have to keep all of it in memory."""
 
 
@@ -27,29 +28,22 @@ def measure_flow(
     """
     case = trial.case
     names = [f"reader-{number}" for number in range(subscribers)]
-    bound = Bound(trial.seconds, _BYTES_MAX // case.content.size // publishers)
+    bound = Bound(trial.seconds, BYTES_MAX // case.content.size // publishers)
     with trial.stage.topic(trial.system, case.settings, case.content, names) as place:
         sending = [(jobs.publish, (place, number, bound, each)) for number in range(publishers)]
         reading = [(jobs.read, (place, name, publishers)) for name in names]
         spans: list[Span] = trial.stage.play(
-            trial.system, [*sending, *reading], trial.seconds + _END_S
+            trial.system, [*sending, *reading], trial.seconds + END_S
         )
-    ends = spans[publishers:] or spans
-    seconds = (max(span.end_ns for span in ends) - min(span.begin_ns for span in spans)) / 1e9
-    count = sum(span.count for span in ends)
-    return Measured(
-        value=count / seconds if case.unit != "MB/s" else count * case.content.size / 1e6 / seconds,
-        messages=count,
-        faults=[fault for span in spans for fault in span.faults],
-    )
+    return rate_of(case, spans, spans[publishers:] or spans)
 
 
 def publish() -> list[Case]:
     """Acknowledged messages, as fast as one publisher can."""
     each = partial(measure_flow, each=True)
     return [
-        _rate("publish", "publish, batches", measure_flow),
-        _rate("publish.each", "publish, one message a call", each),
+        rate("publish", "publish, batches", measure_flow, on="stores"),
+        rate("publish.each", "publish, one message a call", each, on="stores"),
     ]
 
 
@@ -57,8 +51,8 @@ def end_to_end() -> list[Case]:
     """One publisher, one subscriber."""
     measure = partial(measure_flow, subscribers=1)
     return [
-        _rate("end-to-end", "end to end, 1 to 1", measure),
-        _rate("end-to-end.durable", "end to end, 1 to 1, durable", measure, SYNCED),
+        rate("end-to-end", "end to end, 1 to 1", measure),
+        rate("end-to-end.durable", "end to end, 1 to 1, durable", measure, SYNCED),
     ]
 
 
@@ -66,15 +60,15 @@ def fan_out() -> list[Case]:
     """One publisher, four subscribers."""
     measure = partial(measure_flow, subscribers=4)
     return [
-        _rate("fan-out", "fan-out, 1 to 4, deliveries", measure),
-        _rate("fan-out.durable", "fan-out, 1 to 4, deliveries, durable", measure, SYNCED),
+        rate("fan-out", "fan-out, 1 to 4, deliveries", measure),
+        rate("fan-out.durable", "fan-out, 1 to 4, deliveries, durable", measure, SYNCED),
     ]
 
 
 def fan_in() -> list[Case]:
     """Four publishers, one subscriber."""
     measure = partial(measure_flow, publishers=4, subscribers=1)
-    return [_rate("fan-in", "fan-in, 4 to 1", measure)]
+    return [rate("fan-in", "fan-in, 4 to 1", measure)]
 
 
 def sizes() -> list[Case]:
@@ -88,11 +82,26 @@ def sizes() -> list[Case]:
 
 def durable() -> list[Case]:
     """A publisher whose every acknowledgement means that the message was forced to disk."""
-    return [_rate("durable", "publish, durable, batches", measure_flow, SYNCED)]
+    return [rate("durable", "publish, durable, batches", measure_flow, SYNCED, on="stores")]
 
 
-def _rate(name: str, title: str, measure: Measure, settings: Settings = MEMORY) -> Case:
-    return Case(name=name, title=title, unit="msg/s", measure=measure, settings=settings)
+def rate(
+    name: str, title: str, measure: Measure, settings: Settings = MEMORY, *, on: On = "all"
+) -> Case:
+    """A case whose figure is messages a second."""
+    return Case(name=name, title=title, unit="msg/s", measure=measure, settings=settings, on=on)
+
+
+def rate_of(case: Case, spans: Sequence[Span], ends: Sequence[Span]) -> Measured:
+    """What was done in all ``spans``, as the messages that ``ends`` of them have counted."""
+    seconds = (max(span.end_ns for span in ends) - min(span.begin_ns for span in spans)) / 1e9
+    count = sum(span.count for span in ends)
+    size = case.content.size / 1e6 if case.unit == "MB/s" else 1
+    return Measured(
+        value=count * size / seconds,
+        messages=count,
+        faults=[fault for span in spans for fault in span.faults],
+    )
 
 
 def _size(size: int, *, durable: bool) -> Case:

@@ -52,6 +52,7 @@ def durable_one() -> Case:
         title="publish, durable, one at a time",
         unit="msg/s",
         measure=_measure_one_at_a_time,
+        on="stores",
         settings=Settings(durability="synced", batch=1, in_flight=1),
     )
 
@@ -64,6 +65,7 @@ def _case(name: str, title: str, measure: Measure, durability: Durability = "mem
         better="less",
         measure=measure,
         settings=Settings(durability=durability, batch=1, in_flight=1),
+        on="stores" if measure is _measure_ack else "all",
     )
 
 

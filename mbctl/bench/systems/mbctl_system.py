@@ -33,11 +33,14 @@ class Bench(System):
     def describe(self, settings: Settings) -> str:
         """How it is set up and used."""
         mode = _MODES[settings.durability] or "--sync always"
-        return (
-            f"{mode}; batches of {settings.batch} through a pipeline, "
-            f"{LIMITS.sends_in_flight} without an answer; pulls of {PULL_BYTES >> 20} MiB, "
-            "each acknowledging the one before"
+        sending = (
+            "one message at a time"
+            if settings.in_flight == 1
+            else f"batches of {settings.batch} through a pipeline, "
+            f"{LIMITS.sends_in_flight} without an answer"
         )
+        pulling = f"pulls of {PULL_BYTES >> 20} MiB, each acknowledging the one before"
+        return f"{mode}; {sending}; {pulling}"
 
     def start(self, directory: Path, settings: Settings) -> str:
         """Start a server on a free port; its address."""
