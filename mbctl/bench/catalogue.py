@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from mbctl.bench.cases import Case
-from mbctl.bench.scenarios import flows, latency, library, raw
+from mbctl.bench.scenarios import flows, growth, keeping, latency, library, raw
 
 SCENARIOS: dict[str, Callable[[], list[Case]]] = {
     "raw": raw.raw,
@@ -16,6 +16,14 @@ SCENARIOS: dict[str, Callable[[], list[Case]]] = {
     "durable": lambda: [*flows.durable(), latency.durable_one(), library.durable_64()],
     "follow": library.follow,
     "keys": library.keys,
+    "start-up": keeping.start_up,
+    "memory": keeping.memory,
+    "recovery": keeping.recovery,
+    "reclaim": keeping.reclaim,
+    "backlog": growth.backlog,
+    "topics": growth.topics,
+    "subscriptions": growth.subscriptions,
+    "connections": growth.connections,
 }
 """In the order in which they are run and reported."""
 

@@ -54,7 +54,9 @@ class ServerProcess:
         self.stop()
 
     def stop(self) -> None:
-        """End the server as an operator does, and wait until it is gone."""
+        """End the server as an operator does, and wait until it is gone; again does nothing."""
+        if self._log.closed:
+            return
         self._process.terminate()
         try:
             self._process.wait(_STOP_S)
