@@ -41,6 +41,8 @@ class Figure(msgspec.Struct, kw_only=True):
     unit: str
     better: Better = "more"
     durability: str = "memory"
+    began: str = ""
+    """Of the run that it is from: results may have been put together from several."""
     settings: str = ""
     """How the system was run and used."""
     status: Status = "ok"
@@ -97,17 +99,13 @@ class Results(msgspec.Struct, kw_only=True):
     machine: dict[str, str | float] = {}
     figures: list[Figure] = []
 
-    def of(self, name: str, system: str = "mbctl") -> Figure | None:
-        """The figure of this name, if it was measured."""
+    def of(self, name: str, system: str = "mbctl", began: str = "") -> Figure | None:
+        """The figure of this name, if it was measured; in the run that ``began`` then."""
         for figure in self.figures:
-            if figure.name == name and figure.system == system and figure.values:
+            is_it = figure.name == name and figure.system == system
+            if is_it and figure.values and began in ("", figure.began):
                 return figure
         return None
-
-    def value(self, name: str, system: str = "mbctl") -> float:
-        """Its value; NaN if it was not measured."""
-        figure = self.of(name, system)
-        return figure.value if figure else math.nan
 
 
 def variation_of(values: Sequence[float]) -> float:

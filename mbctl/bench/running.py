@@ -1,5 +1,6 @@
 """Runs cases on systems, one beside the other, and gathers what they say."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     numbered: bool = False
     """Whether every message is numbered and looked at by itself."""
     directory: Path | None = None
+    seconds_max: float = math.inf
+    """When so much time is gone, what is left is measured once."""
 
 
 Watch = Callable[[str, int, int], None]
@@ -40,6 +43,7 @@ class Runner:
         self._plan = plan
         self._watch = watch
         self._done = 0
+        self._began = time.monotonic()
         self._total = sum(len(self._systems(case)) * self._repeats(case) for case in plan.cases)
         self._versions: dict[str, str] = {}
         """Of the systems that can be measured."""
@@ -89,7 +93,10 @@ class Runner:
         names = [n for n in self._systems(case) if n in self._versions or n == MACHINE]
         figures = {name: _figure(case, name, self._versions.get(name, "")) for name in names}
         self.figures.extend(figures.values())
-        for _ in range(self._repeats(case)):
+        for number in range(self._repeats(case)):
+            if number and time.monotonic() - self._began > self._plan.seconds_max:
+                self._done += len(figures) * (self._repeats(case) - number)
+                break
             for name, figure in figures.items():
                 self._watch(f"{case.title}: {name}", self._done, self._total)
                 if figure.status == "ok":
@@ -142,9 +149,12 @@ def results_of(runner: Runner, command: str, began: float, *, partial: bool) -> 
     """All that was found, with the machine it was found on."""
     from mbctl.bench.machine import machine
 
+    began_text = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began))
+    for figure in runner.figures:
+        figure.began = began_text
     return Results(
         command=command,
-        began=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+        began=began_text,
         seconds=round(time.time() - began, 1),
         partial=partial,
         machine=machine(),

@@ -1,5 +1,6 @@
 """One run of ``mbctl bench``: from what was asked for to the results."""
 
+import math
 import shlex
 import sys
 import time
@@ -21,6 +22,9 @@ from mbctl.errors import InvalidArgument
 
 SUITE = "suite"
 
+_SUITE_SECONDS = 0.5
+_SUITE_SECONDS_MAX = 420.0
+
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """What the user asked for."""
@@ -29,13 +33,16 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """None is the tour."""
     peers: list[str] = []
     repeat: int = 3
-    seconds: float = 1.0
+    seconds: float | None = None
+    """How long publishers send; by default 1 s, and less in the suite, which has a lot to do."""
     size: int | None = None
     batch: int | None = None
     durability: Durability | None = None
     verify: bool = False
     directory: Path | None = None
     fail_if: list[str] = []
+    only: list[str] = []
+    """The parts of the suite."""
 
 
 class Session:
@@ -46,7 +53,8 @@ class Session:
     """
 
     def __init__(self, wish: Wish) -> None:
-        cases = [_adapted(case, wish) for case in _cases(wish.scenarios)]
+        is_suite = SUITE in wish.scenarios
+        cases = [_adapted(case, wish) for case in _cases(wish)]
         _check_names("peer", wish.peers, PEERS)
         names = [case.name for case in cases]
         self.conditions: list[Condition] = [parse_condition(c, names) for c in wish.fail_if]
@@ -54,7 +62,8 @@ class Session:
             cases=cases,
             peers=wish.peers,
             repeat=wish.repeat,
-            seconds=wish.seconds,
+            seconds=wish.seconds or (_SUITE_SECONDS if is_suite else 1.0),
+            seconds_max=_SUITE_SECONDS_MAX if is_suite else math.inf,
             numbered=wish.verify,
             directory=wish.directory,
         )
@@ -73,11 +82,14 @@ class Session:
         return results_of(runner, command, began, partial=partial)
 
 
-def _cases(scenarios: Sequence[str]) -> list[Case]:
-    wanted = list(scenarios) or list(TOUR)
+def _cases(wish: Wish) -> list[Case]:
+    wanted = list(wish.scenarios) or list(TOUR)
+    _check_names("scenario", (*wanted, *wish.only), (*SCENARIOS, SUITE))
     if SUITE in wanted:
-        wanted = list(SCENARIOS)
-    _check_names("scenario", wanted, (*SCENARIOS, SUITE))
+        # Every part of it has the raw figures beside it, which floors are computed from.
+        wanted = ["raw", *wish.only] if wish.only else list(SCENARIOS)
+    elif wish.only:
+        raise InvalidArgument(reason="--only names parts of the suite; say mbctl bench suite")
     # In the order of the catalogue, so that the machine's figures come first.
     return [case for name, cases in SCENARIOS.items() if name in wanted for case in cases()]
 

@@ -1,6 +1,7 @@
 """Figures as rows for programs and as cells for people."""
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -85,11 +86,10 @@ def cells(figure: Figure) -> dict[str, str]:
 
 
 def legend(figures: Sequence[Figure]) -> list[str]:
-    """How each system was run and used, each way once."""
-    lines = []
+    """How each system was run and used, each way once whatever the size of its batches."""
+    lines: dict[str, str] = {}
     for figure in figures:
         if figure.settings:
             line = f"{figure.system} ({figure.version}), {figure.durability}: {figure.settings}"
-            if line not in lines:
-                lines.append(line)
-    return lines
+            lines.setdefault(re.sub(r"\bbatches of \d+", "", line), line)
+    return list(lines.values())

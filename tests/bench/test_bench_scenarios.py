@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from mbctl.bench.catalogue import SCENARIOS
 from mbctl.bench.cases import Case, Trial
+from mbctl.bench.catalogue import SCENARIOS
 from mbctl.bench.running import MACHINE, Plan, Runner, faults_in
 from mbctl.bench.session import Session, Wish
 from mbctl.bench.stage import Stage
@@ -71,9 +71,7 @@ def test_numbered_messages_are_looked_at_by_themselves() -> None:
 
 def test_case_that_fails_says_so_and_the_rest_goes_on() -> None:
     broken = msgspec.structs.replace(CASES["publish"], name="broken", measure=_break)
-    runner = Runner(
-        Plan(cases=[broken, CASES["publish"]], seconds=0.02, repeat=2), lambda *_: None
-    )
+    runner = Runner(Plan(cases=[broken, CASES["publish"]], seconds=0.02, repeat=2), lambda *_: None)
     runner.run()
     first, second = runner.figures
     assert (first.status, first.values) == ("failed", [])

@@ -13,6 +13,8 @@ from mbctl.bench.systems.interface import Settings
 MEMORY = Settings()
 SYNCED = Settings(durability="synced")
 
+SIZES = (100, 1024, 4096, 16_384, 131_072)
+
 END_S = 60.0
 """How much longer than it sends a flow may take to end."""
 BYTES_MAX = 400 * 1024 * 1024
@@ -73,11 +75,7 @@ def fan_in() -> list[Case]:
 
 def sizes() -> list[Case]:
     """End to end with messages of some sizes."""
-    return [
-        _size(size, durable=durable)
-        for size in (100, 1024, 4096, 16_384, 131_072)
-        for durable in (False, True)
-    ]
+    return [_size(size, durable=durable) for durable in (False, True) for size in SIZES]
 
 
 def durable() -> list[Case]:
@@ -118,5 +116,6 @@ def _size(size: int, *, durable: bool) -> Case:
             batch=max(1, min(2000, 256 * 1024 // size)),
         ),
         content=Content(size=size),
+        on="ours" if durable or size == 4096 else "all",
         x=size,
     )

@@ -34,9 +34,12 @@ Repeat = Annotated[
     int, typer.Option("--repeat", metavar="N", min=1, help="How often to measure each.")
 ]
 Seconds = Annotated[
-    float,
+    float | None,
     typer.Option(
-        "--seconds", metavar="SECONDS", callback=above_zero, help="How long publishers send."
+        "--seconds",
+        metavar="SECONDS",
+        callback=above_zero,
+        help="How long publishers send. Default: 1, and 0.5 in the suite.",
     ),
 ]
 Size = Annotated[
@@ -71,6 +74,13 @@ Compare = Annotated[
     Path | None,
     typer.Option("--compare", metavar="FILE", help="Compare with what --json wrote before."),
 ]
+Only = Annotated[
+    str, typer.Option("--only", metavar="SCENARIO,...", help="These parts of the suite only.")
+]
+Report = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="DIR", help="Write benchmark.md, its plots and raw results."),
+]
 FailIf = Annotated[
     list[str] | None,
     typer.Option("--fail-if", metavar="CONDITION", help="Exit 8 if this holds: 'publish<5M'."),
@@ -85,6 +95,7 @@ FailIf = Annotated[
     mbctl bench publish latency --repeat 5 --json today.json
     mbctl bench publish --compare yesterday.json --fail-if 'publish<5M'
     mbctl bench end-to-end fan-out --peer redis,nats
+    mbctl bench suite --peer redis,nats --report reports
     """,
 )
 def bench(
@@ -92,7 +103,7 @@ def bench(
     scenario: Scenarios = None,
     peer: Peers = "",
     repeat: Repeat = 3,
-    seconds: Seconds = 1.0,
+    seconds: Seconds = None,
     size: Size = None,
     batch: BatchOption = None,
     durability: DurabilityOption = None,
@@ -102,6 +113,8 @@ def bench(
     csv: CsvFile = None,
     compare: Compare = None,
     fail_if: FailIf = None,
+    only: Only = "",
+    report: Report = None,
 ) -> int:
     """Measure how fast messages move, and that each arrives once and in order.
 
@@ -109,14 +122,18 @@ def bench(
     machine, and are gone afterwards. Without a SCENARIO it is a tour of a minute.
     """
     from mbctl.bench.figures import load_results
+    from mbctl.bench.report.writing import check_plotting
     from mbctl.bench.session import Session, Wish
 
     output = output_of(context)
+    if report is not None:
+        check_plotting()
     before = load_results(compare) if compare else None
     session = Session(
         Wish(
             scenarios=scenario or [],
-            peers=[name for name in peer.split(",") if name],
+            peers=_listed(peer),
+            only=_listed(only),
             repeat=repeat,
             seconds=seconds,
             size=size,
@@ -128,7 +145,7 @@ def bench(
         )
     )
     results = session.run(bar=output.stderr.isatty() and not output.quiet)
-    _save(results, json, csv)
+    _save(results, json, csv, report)
     _show(output, results)
     if before is not None:
         from mbctl.bench.comparing import compare as compared
@@ -145,7 +162,11 @@ def _durability(value: str | None) -> Any:
     return value
 
 
-def _save(results: "Results", json: Path | None, csv: Path | None) -> None:
+def _listed(names: str) -> list[str]:
+    return [name for name in names.split(",") if name]
+
+
+def _save(results: "Results", json: Path | None, csv: Path | None, report: Path | None) -> None:
     from mbctl.bench.figures import save_results
     from mbctl.bench.showing import save_csv
 
@@ -153,6 +174,10 @@ def _save(results: "Results", json: Path | None, csv: Path | None) -> None:
         save_results(results, json)
     if csv is not None:
         save_csv(results.figures, csv)
+    if report is not None:
+        from mbctl.bench.report.writing import write_report
+
+        write_report(results, report)
 
 
 def _show(output: Output, results: "Results") -> None:
