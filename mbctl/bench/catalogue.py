@@ -2,8 +2,28 @@
 
 from collections.abc import Callable
 
+import msgspec
+
 from mbctl.bench.cases import Case
+from mbctl.bench.payloads import Content
 from mbctl.bench.scenarios import flows, growth, keeping, latency, library, raw
+
+
+def verified() -> list[Case]:
+    """Some of the others with every message numbered and looked at by itself, once."""
+    cases = (*flows.end_to_end(), *flows.fan_out(), *flows.fan_in(), library.follow()[0])
+    return [
+        msgspec.structs.replace(
+            case,
+            name=f"verified.{case.name}",
+            title=f"{case.title}, every message looked at",
+            content=Content(numbered=True),
+            on="ours",
+            repeat_max=1,
+        )
+        for case in cases
+    ]
+
 
 SCENARIOS: dict[str, Callable[[], list[Case]]] = {
     "raw": raw.raw,
@@ -24,6 +44,7 @@ SCENARIOS: dict[str, Callable[[], list[Case]]] = {
     "topics": growth.topics,
     "subscriptions": growth.subscriptions,
     "connections": growth.connections,
+    "verified": verified,
 }
 """In the order in which they are run and reported."""
 

@@ -2,20 +2,23 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from mbctl.bench.cases import Case, Trial
-from mbctl.bench.crew import WorkerFailed
 from mbctl.bench.figures import Figure, Results
 from mbctl.bench.stage import Stage
 from mbctl.bench.systems.interface import System, Unavailable
 from mbctl.bench.systems.registry import system
-from mbctl.errors import MbctlError
 
 MACHINE = "machine"
+
+# Who has failed so often is not tried again: each failure may take as long as a time limit.
+_FAILURES_MAX = 3
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,36 +45,30 @@ class Runner:
     def __init__(self, plan: Plan, watch: Watch) -> None:
         self._plan = plan
         self._watch = watch
-        self._done = 0
-        self._began = time.monotonic()
-        self._total = sum(len(self._systems(case)) * self._repeats(case) for case in plan.cases)
+        self.figures: list[Figure] = []
         self._versions: dict[str, str] = {}
         """Of the systems that can be measured."""
-        self.figures: list[Figure] = []
+        self._failures: Counter[str] = Counter()
+        self._look_for_systems()
+        self._done = 0
+        self._total = sum(len(self._systems(case)) * self._repeats(case) for case in plan.cases)
+        self._began = time.monotonic()
 
     def run(self) -> None:
         """Measure everything; what fails is said in its figure, and the rest goes on."""
-        self._look_for_peers()
         with Stage(self._plan.directory) as stage:
             for case in self._plan.cases:
                 self._run_case(stage, self._numbered(case))
 
-    def _look_for_peers(self) -> None:
+    def _look_for_systems(self) -> None:
         for name in ("mbctl", *self._plan.peers):
-            try:
-                self._versions[name] = system(name).version()
-            except Unavailable as missing:
-                note = str(missing)
-                self.figures.append(
-                    Figure(
-                        name=name,
-                        title=f"all of {name}",
-                        system=name,
-                        unit="",
-                        status="unavailable",
-                        note=note,
-                    )
-                )
+            figure = Figure(name=name, title=f"all of {name}", system=name, unit="")
+            if _excused(figure, partial(self._note_version, name)):
+                continue
+            self.figures.append(figure)
+
+    def _note_version(self, name: str) -> None:
+        self._versions[name] = system(name).version()
 
     def _numbered(self, case: Case) -> Case:
         if not self._plan.numbered:
@@ -84,14 +81,13 @@ class Runner:
             return [MACHINE]
         if case.on == "ours":
             return ["mbctl"]
-        return ["mbctl", *[name for name in self._plan.peers if _is_able(system(name), case)]]
+        return [n for n in self._versions if n == "mbctl" or _is_able(system(n), case)]
 
     def _repeats(self, case: Case) -> int:
         return 1 if self._plan.numbered else min(self._plan.repeat, case.repeat_max)
 
     def _run_case(self, stage: Stage, case: Case) -> None:
-        names = [n for n in self._systems(case) if n in self._versions or n == MACHINE]
-        figures = {name: _figure(case, name, self._versions.get(name, "")) for name in names}
+        figures = {n: _figure(case, n, self._versions.get(n, "")) for n in self._systems(case)}
         self.figures.extend(figures.values())
         for number in range(self._repeats(case)):
             if number and time.monotonic() - self._began > self._plan.seconds_max:
@@ -105,14 +101,24 @@ class Runner:
             _note_ratios(figures)
 
     def _run_once(self, trial: Trial, figure: Figure) -> None:
-        try:
-            figure.add(trial.case.measure(trial))
-        except Unavailable as missing:
-            figure.status, figure.note = "unavailable", str(missing)
-        except (WorkerFailed, MbctlError, OSError) as error:
-            figure.status, figure.note = "failed", f"{type(error).__name__}: {error}"
-            if trial.system != MACHINE:
-                trial.stage.forget(trial.system)
+        name = trial.system
+        if self._failures[name] >= _FAILURES_MAX:
+            figure.status, figure.note = "failed", f"given up after {_FAILURES_MAX} failures"
+        elif not _excused(figure, lambda: figure.add(trial.case.measure(trial))):
+            self._failures[name] += 1
+            trial.stage.forget(name)
+
+
+def _excused(figure: Figure, act: Callable[[], None]) -> bool:
+    """Do something, and let the figure say why it failed; whether it did not."""
+    try:
+        act()
+    except Unavailable as missing:
+        figure.status, figure.note = "unavailable", str(missing)
+    except Exception as error:
+        # Whatever a peer or its client raises: the others are measured all the same.
+        figure.status, figure.note = "failed", f"{type(error).__name__}: {error}"
+    return figure.status == "ok"
 
 
 def _is_able(peer: System, case: Case) -> bool:

@@ -1,8 +1,9 @@
 """Where measuring takes place: servers that run, workers at their ends, and files of both."""
 
+import signal
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ class Stage:
     """Servers and workers, started when they are first needed and kept until the block ends."""
 
     def __init__(self, directory: Path | None = None) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix="mbctl-bench-", dir=directory)
+        self._directory = tempfile.TemporaryDirectory(
+            prefix="mbctl-bench-", dir=directory, ignore_cleanup_errors=True
+        )
         self._servers: dict[tuple[str, Durability], tuple[System, str]] = {}
         self._crews: dict[str, Crew] = {}
         self._numbers = count(1)
@@ -30,11 +33,15 @@ class Stage:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for crew in self._crews.values():
-            crew.close()
-        for server, _address in self._servers.values():
-            server.stop()
-        self._directory.cleanup()
+        # One Ctrl-C is enough: another would leave servers behind.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with ExitStack() as stack:
+            stack.callback(signal.signal, signal.SIGINT, handler)
+            stack.callback(self._directory.cleanup)
+            for server, _address in self._servers.values():
+                stack.callback(server.stop)
+            for crew in self._crews.values():
+                stack.callback(crew.close)
 
     def new_directory(self) -> Path:
         """An empty directory, there until the block ends."""

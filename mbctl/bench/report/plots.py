@@ -139,12 +139,17 @@ def _draw_curve(
         )
     points = lines[0][1]
     axis.set_xscale("symlog" if points[0].x == 0 else "log")
+    axis.set_xticks([point.x for point in points], [f"{point.x:,.0f}" for point in points])
+    axis.minorticks_off()
     axis.set_title(what)
     axis.set_xlabel(axis_title)
     axis.set_ylabel(points[0].unit)
+    axis.yaxis.set_major_formatter("{x:,.0f}")
     axis.grid(alpha=0.3)
     if len(lines) > 1:
         axis.set_yscale("log")
+        axis.yaxis.set_major_formatter("{x:,.0f}")
+        axis.yaxis.set_minor_formatter("")
         axis.legend(frameon=False)
     else:
         axis.set_ylim(bottom=0)

@@ -15,7 +15,7 @@ SYNCED = Settings(durability="synced")
 
 SIZES = (100, 1024, 4096, 16_384, 131_072)
 
-END_S = 60.0
+END_S = 30.0
 """How much longer than it sends a flow may take to end."""
 BYTES_MAX = 400 * 1024 * 1024
 """How much is sent at most in one run: a server may have to keep all of it in memory."""
