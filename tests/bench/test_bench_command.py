@@ -51,7 +51,7 @@ def test_figures_go_to_stdout_and_files_and_conditions_decide(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["publsh"], "there is no scenario 'publsh'; there are raw, publish"),
+        (["publsh"], "there is no scenario 'publsh'; there are raw, latency"),
         (["--peer", "carrier-pigeon"], "there is no peer 'carrier-pigeon'"),
         (["publish", "--fail-if", "latency.ack>5ms"], "latency.ack is not measured here"),
         (["--compare", "nowhere.json"], "nowhere.json cannot be read"),

@@ -3,19 +3,31 @@
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mbctl.bench.figures import Figure, Results
 from mbctl.bench.systems.registry import NAMES
 
 BARS = ("publish", "publish.each", "end-to-end", "fan-out", "durable", "end-to-end.durable")
 LATENCIES = ("latency.ack", "latency.delivery", "latency.open")
+
+
+class Curve(NamedTuple):
+    """What is drawn over an axis: the figures named by ``prefix`` and a number."""
+
+    file: str
+    prefix: str
+    axis: str
+    title: str
+
+
 CURVES = (
-    ("sizes", "sizes", "payload in bytes", "Throughput against size"),
-    ("topics", "topics", "topics", "Throughput against topics"),
-    ("subscriptions", "subscriptions", "subscriptions", "Deliveries against subscriptions"),
-    ("backlog", "backlog", "unread messages beside it", "End to end against backlog"),
-    ("connections", "connections.busy", "connections", "Throughput against connections"),
+    Curve("sizes.svg", "sizes", "payload in bytes", "Throughput against size"),
+    Curve("topics.svg", "topics", "topics", "Throughput against topics"),
+    Curve("subscriptions.svg", "subscriptions", "subscribers", "Deliveries against subscribers"),
+    Curve("backlog.svg", "backlog", "unread messages beside it", "End to end against backlog"),
+    Curve("idle.svg", "connections.idle", "connections", "End to end against idle connections"),
+    Curve("busy.svg", "connections.busy", "connections", "Publish against busy connections"),
 )
 
 _COLOURS = dict(
@@ -44,7 +56,7 @@ def draw(results: Results, directory: Path) -> list[tuple[str, str]]:
     pyplot: Any = import_module("matplotlib.pyplot")
     with matplotlib.rc_context(_STYLE):
         plots = [_draw_bars(pyplot, results), _draw_latencies(pyplot, results)]
-        plots += [_draw_curve(pyplot, results, *curve) for curve in CURVES]
+        plots += [_draw_curve(pyplot, results, curve) for curve in CURVES]
         drawn = []
         for plot in plots:
             if plot is not None:
@@ -119,11 +131,9 @@ def _draw_latencies(pyplot: Any, results: Results) -> Plot:
     return "latency.svg", "Latency by percentile", figure
 
 
-def _draw_curve(
-    pyplot: Any, results: Results, file: str, prefix: str, axis_title: str, what: str
-) -> Plot:
+def _draw_curve(pyplot: Any, results: Results, curve: Curve) -> Plot:
     """What is measured against how much there is of something."""
-    lines = [(system, _curve_of(results, prefix, system)) for system in NAMES]
+    lines = [(system, _curve_of(results, curve.prefix, system)) for system in NAMES]
     lines = [(system, points) for system, points in lines if len(points) > 1]
     if not lines:
         return None
@@ -141,8 +151,8 @@ def _draw_curve(
     axis.set_xscale("symlog" if points[0].x == 0 else "log")
     axis.set_xticks([point.x for point in points], [f"{point.x:,.0f}" for point in points])
     axis.minorticks_off()
-    axis.set_title(what)
-    axis.set_xlabel(axis_title)
+    axis.set_title(curve.title)
+    axis.set_xlabel(curve.axis)
     axis.set_ylabel(points[0].unit)
     axis.yaxis.set_major_formatter("{x:,.0f}")
     axis.grid(alpha=0.3)
@@ -153,7 +163,7 @@ def _draw_curve(
         axis.legend(frameon=False)
     else:
         axis.set_ylim(bottom=0)
-    return f"{file}.svg", what, figure
+    return curve.file, curve.title, figure
 
 
 def _curve_of(results: Results, prefix: str, system: str) -> Sequence[Figure]:

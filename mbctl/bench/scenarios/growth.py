@@ -32,7 +32,6 @@ BACKLOGS = (0, 10_000, 100_000, 1_000_000)
 _SENDS = 10_000
 _BATCH = 100
 _IN_FLIGHT = 64
-_PREPARE_S = 120.0
 # Files of a process beside its connections.
 _FILES = 100
 
@@ -242,17 +241,20 @@ def _measure_busy(trial: Trial) -> Measured:
     case = trial.case
     with trial.stage.topic(trial.system, case.settings, case.content) as place:
         (pid,) = trial.stage.pids(trial.system, case.settings.durability)
-        before = cpu_s(pid)
-        work: list[Job] = [(use_connections, (place, _count(trial), trial.seconds))]
-        (span,) = trial.stage.play(trial.system, work, trial.seconds + _PREPARE_S)
-        used = cpu_s(pid) - before
+        work: list[Job] = [(use_connections, (place, _count(trial), trial.seconds, pid))]
+        ((span, used),) = trial.stage.play(trial.system, work, trial.seconds + END_S)
     measured = rate_of(case, [span], [span])
     measured.details = {"server_cpu_us_per_message": used * 1e6 / max(span.count, 1)}
     return measured
 
 
-def use_connections(link: Link, place: Place, count: int, seconds: float) -> Span:
-    """Send batches over one connection after the other, with up to 64 of them without an answer."""
+def use_connections(
+    link: Link, place: Place, count: int, seconds: float, server: int
+) -> tuple[Span, float]:
+    """Send batches over one connection after the other, with up to 64 of them without an answer.
+
+    Also the processor time that the ``server`` has used meanwhile, in seconds.
+    """
     batches = batches_of(place.content, 0, _BATCH)
     with ExitStack() as stack, many_files(count):
         pipes = [
@@ -261,6 +263,7 @@ def use_connections(link: Link, place: Place, count: int, seconds: float) -> Spa
         ]
         turns = cycle(pipes)
         link.ready()
+        used_before = cpu_s(server)
         begin = time.perf_counter_ns()
         end, sent = begin + int(seconds * 1e9), 0
         while time.perf_counter_ns() < end:
@@ -271,9 +274,10 @@ def use_connections(link: Link, place: Place, count: int, seconds: float) -> Spa
             for pipe in used:
                 pipe.flush()
         span = Span(begin, time.perf_counter_ns(), sum(pipe.sent for pipe in pipes))
+        server_s = cpu_s(server) - used_before
     if span.count != sent:
         span.faults.append(f"{sent:,} sent, {span.count:,} acknowledged")
-    return span
+    return span, server_s
 
 
 # --- backlog ------------------------------------------------------------------------------------
