@@ -164,5 +164,4 @@ def load_results(path: Path) -> Results:
 
 def save_results(results: Results, path: Path) -> None:
     """Write all that is known, to be read by ``load_results``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")

@@ -14,14 +14,17 @@ from mbctl.bench.cases import Case
 from mbctl.bench.catalogue import SCENARIOS, TOUR
 from mbctl.bench.conditions import Condition, parse_condition
 from mbctl.bench.figures import Results
+from mbctl.bench.payloads import HEAD
 from mbctl.bench.progress import progress_bar, say_nothing
 from mbctl.bench.running import Plan, Runner, results_of
 from mbctl.bench.systems.interface import Durability
 from mbctl.bench.systems.registry import PEERS
 from mbctl.errors import InvalidArgument
+from mbctl.model import LIMITS
 
 SUITE = "suite"
 
+_TOUR_SECONDS = 0.8
 _SUITE_SECONDS = 0.5
 _SUITE_SECONDS_MAX = 420.0
 
@@ -34,7 +37,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     peers: list[str] = []
     repeat: int = 3
     seconds: float | None = None
-    """How long publishers send; by default 1 s, and less in the suite, which has a lot to do."""
+    """How long publishers send; by default 1 s, and less where there is a lot to do."""
     size: int | None = None
     batch: int | None = None
     durability: Durability | None = None
@@ -53,6 +56,7 @@ class Session:
     """
 
     def __init__(self, wish: Wish) -> None:
+        _check_size(wish.size)
         is_suite = SUITE in wish.scenarios
         cases = [_adapted(case, wish) for case in _cases(wish)]
         _check_names("peer", wish.peers, PEERS)
@@ -62,7 +66,7 @@ class Session:
             cases=cases,
             peers=wish.peers,
             repeat=wish.repeat,
-            seconds=wish.seconds or (_SUITE_SECONDS if is_suite else 1.0),
+            seconds=wish.seconds or _seconds(wish, is_suite=is_suite),
             seconds_max=_SUITE_SECONDS_MAX if is_suite else math.inf,
             numbered=wish.verify,
             directory=wish.directory,
@@ -92,6 +96,17 @@ def _cases(wish: Wish) -> list[Case]:
         raise InvalidArgument(reason="--only names parts of the suite; say mbctl bench suite")
     # In the order of the catalogue, so that the machine's figures come first.
     return [case for name, cases in SCENARIOS.items() if name in wanted for case in cases()]
+
+
+def _seconds(wish: Wish, *, is_suite: bool) -> float:
+    if is_suite:
+        return _SUITE_SECONDS
+    return 1.0 if wish.scenarios else _TOUR_SECONDS
+
+
+def _check_size(size: int | None) -> None:
+    if size is not None and not HEAD <= size <= LIMITS.message_bytes:
+        raise InvalidArgument(reason=f"--size is {HEAD} bytes to 1 MiB here, not {size}")
 
 
 def _check_names(kind: str, names: Sequence[str], known: Sequence[str]) -> None:

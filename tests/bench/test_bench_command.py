@@ -56,6 +56,9 @@ def test_figures_go_to_stdout_and_files_and_conditions_decide(tmp_path: Path) ->
         (["publish", "--fail-if", "latency.ack>5ms"], "latency.ack is not measured here"),
         (["--compare", "nowhere.json"], "nowhere.json cannot be read"),
         (["--durability", "eternal"], "not one of memory, written, synced"),
+        (["--size", "8"], "--size is 9 bytes to 1 MiB here, not 8"),
+        (["suite", "--only", "publsh"], "there is no scenario 'publsh'"),
+        (["publish", "--only", "publish"], "--only names parts of the suite"),
         (["--repeat", "0"], "0 is not in the range"),
     ],
 )
@@ -67,6 +70,12 @@ def test_wrong_usage_is_refused_before_anything_is_measured(
     assert said in ended.stderr
     assert ended.stdout == ""
     assert ended.stderr.count("\n") == 1
+
+
+def test_file_that_cannot_be_written_is_refused_before_anything_is_measured() -> None:
+    ended = bench("--json", "nowhere/results.json")
+    assert ended.returncode == 1
+    assert "nowhere/results.json: no such file or directory" in ended.stderr
 
 
 def test_ctrl_c_shows_what_there_is() -> None:

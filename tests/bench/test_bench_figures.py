@@ -123,7 +123,7 @@ def test_condition_that_makes_no_sense_is_refused(text: str) -> None:
 
 
 def test_results_are_the_same_after_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "run.json"
+    path = tmp_path / "run.json"
     save_results(RUN, path)
     assert load_results(path) == RUN
 

@@ -8,6 +8,7 @@ from mbctl.bench.cases import Case, Measure, On, Trial
 from mbctl.bench.figures import Measured
 from mbctl.bench.jobs import Bound, Span
 from mbctl.bench.payloads import Content
+from mbctl.bench.processes import cpu_s
 from mbctl.bench.systems.interface import Settings
 
 MEMORY = Settings()
@@ -34,10 +35,15 @@ def measure_flow(
     with trial.stage.topic(trial.system, case.settings, case.content, names) as place:
         sending = [(jobs.publish, (place, number, bound, each)) for number in range(publishers)]
         reading = [(jobs.read, (place, name, publishers)) for name in names]
+        pids = trial.stage.pids(trial.system, case.settings.durability)
+        used = -sum(map(cpu_s, pids))
         spans: list[Span] = trial.stage.play(
             trial.system, [*sending, *reading], trial.seconds + END_S
         )
-    return rate_of(case, spans, spans[publishers:] or spans)
+        used += sum(map(cpu_s, pids))
+    measured = rate_of(case, spans, spans[publishers:] or spans)
+    measured.details = {"server_cpu_ns_per_message": used * 1e9 / max(measured.messages, 1)}
+    return measured
 
 
 def publish() -> list[Case]:

@@ -244,7 +244,7 @@ def _measure_busy(trial: Trial) -> Measured:
         work: list[Job] = [(use_connections, (place, _count(trial), trial.seconds, pid))]
         ((span, used),) = trial.stage.play(trial.system, work, trial.seconds + END_S)
     measured = rate_of(case, [span], [span])
-    measured.details = {"server_cpu_us_per_message": used * 1e6 / max(span.count, 1)}
+    measured.details = {"server_cpu_ns_per_message": used * 1e9 / max(span.count, 1)}
     return measured
 
 

@@ -122,12 +122,10 @@ def bench(
     machine, and are gone afterwards. Without a SCENARIO it is a tour of a minute.
     """
     from mbctl.bench.figures import load_results
-    from mbctl.bench.report.writing import check_plotting
     from mbctl.bench.session import Session, Wish
 
     output = output_of(context)
-    if report is not None:
-        check_plotting()
+    _check_files(json, csv, report)
     before = load_results(compare) if compare else None
     session = Session(
         Wish(
@@ -160,6 +158,18 @@ def _durability(value: str | None) -> Any:
             f"{value!r} is not one of memory, written, synced.", param_hint="'--durability'"
         )
     return value
+
+
+def _check_files(json: Path | None, csv: Path | None, report: Path | None) -> None:
+    """Refuse now what could not be written when all is measured."""
+    for path in (json, csv):
+        if path is not None:
+            path.open("ab").close()
+    if report is not None:
+        from mbctl.bench.report.writing import check_plotting
+
+        check_plotting()
+        report.mkdir(parents=True, exist_ok=True)
 
 
 def _listed(names: str) -> list[str]:
@@ -235,4 +245,7 @@ def _end(output: Output, session: "Session", results: "Results") -> int:
     failed = [reason for c in session.conditions if (reason := c.fails(results)) is not None]
     for line in (*faults, *failed):
         output.failure("BenchFailed", line)
+    if not faults:
+        looked = sum(figure.messages for figure in results.figures)
+        output.note(f"{looked:,} messages: none lost, doubled, changed or out of order")
     return exit_codes.CHECK_FAILED if faults or failed else exit_codes.OK
