@@ -6,7 +6,8 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -117,17 +118,25 @@ def _check_deliveries(peer: System, address: str, settings: Settings) -> None:
     peer.create(address, "orders", ["one", "two"])
     readings = [peer.reading(address, "orders", name, settings) for name in ("one", "two")]
     publishing = peer.publishing(address, "orders", settings)
-    ways: tuple[Callable[[Iterator[Sequence[bytes]]], int], ...]
-    ways = (publishing.publish, publishing.publish_each)
-    for publish in ways:
-        assert publish(_batches(_PAYLOADS, settings.batch)) == len(_PAYLOADS)
-        for reading in readings:
-            assert _read(reading, len(_PAYLOADS)) == _PAYLOADS
-    for payload in _FEW:
-        publishing.publish_one(payload)
+
+    def publish_one_by_one(batches: Iterator[Sequence[bytes]]) -> int:
+        payloads = [payload for batch in batches for payload in batch]
+        for payload in payloads:
+            publishing.publish_one(payload)
+        return len(payloads)
+
+    with ThreadPoolExecutor(len(readings)) as threads:
+        for publish, payloads in (
+            (publishing.publish, _PAYLOADS),
+            (publishing.publish_each, _PAYLOADS),
+            (publish_one_by_one, _FEW),
+        ):
+            got = [threads.submit(_read, reading, len(payloads)) for reading in readings]
+            assert publish(_batches(payloads, settings.batch)) == len(payloads)
+            for each in got:
+                assert each.result() == payloads
     publishing.close()
     for reading in readings:
-        assert _read(reading, len(_FEW)) == _FEW
         reading.close()
 
 
