@@ -109,6 +109,9 @@ class System(ABC):
     def create(self, address: str, topic: str, subscribers: Sequence[str]) -> None:
         """Make a topic, and subscriptions that each get everything sent from now on."""
 
+    def drop(self, address: str, topic: str) -> None:  # noqa: B027
+        """Delete a topic that was measured, where that is easy; by default it stays."""
+
     @abstractmethod
     def publishing(self, address: str, topic: str, settings: Settings) -> Publishing:
         """A publisher's end, in the process that calls."""

@@ -12,8 +12,11 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from mbctl.bench.systems.interface import Publishing, Reading, Settings
 from mbctl.bench.systems.kafka_system import LINGER_MS
+from mbctl.bench.systems.spawn import host_and_port
 
 _GROUP_MESSAGES = 2000
+_LINGER_FROM = 1000
+"""Who may send fewer without an answer waits for answers, not for more messages."""
 _ROOM_S = 0.001
 _ANSWER_S = 60.0
 _MESSAGE_BYTES_MAX = 8 << 20
@@ -21,13 +24,25 @@ _MESSAGE_BYTES_MAX = 8 << 20
 
 def create(address: str, topic: str, subscribers: Sequence[str]) -> None:
     """Make a topic of one partition, and keep its beginning as the place of each subscriber."""
-    admin = AdminClient({"bootstrap.servers": address})
+    admin = AdminClient({"bootstrap.servers": _servers(address)})
     admin.create_topics([NewTopic(topic, 1, 1)])[topic].result()
     for subscriber in subscribers:
-        consumer = Consumer({"bootstrap.servers": address, "group.id": subscriber})
+        consumer = Consumer({"bootstrap.servers": _servers(address), "group.id": subscriber})
         _, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), _ANSWER_S)
         consumer.commit(offsets=[TopicPartition(topic, 0, end)], asynchronous=False)
         consumer.close()
+
+
+def drop(address: str, topic: str) -> None:
+    """Delete a topic."""
+    admin = AdminClient({"bootstrap.servers": _servers(address)})
+    admin.delete_topics([topic])[topic].result()
+
+
+def _servers(address: str) -> str:
+    """The address as the library wants it."""
+    host, port = host_and_port(address)
+    return f"{host}:{port}"
 
 
 class KafkaPublishing(Publishing):
@@ -36,14 +51,15 @@ class KafkaPublishing(Publishing):
     def __init__(self, address: str, topic: str, settings: Settings) -> None:
         self._topic = topic
         self._failures: list[str] = []
+        window = max(1, settings.batch * settings.in_flight)
         self._producer = Producer(
             {
-                "bootstrap.servers": address,
+                "bootstrap.servers": _servers(address),
                 "acks": "all",
-                "linger.ms": LINGER_MS,
+                "linger.ms": LINGER_MS if window >= _LINGER_FROM else 0,
                 "batch.num.messages": 10_000,
                 "message.max.bytes": _MESSAGE_BYTES_MAX,
-                "queue.buffering.max.messages": max(1, settings.batch * settings.in_flight),
+                "queue.buffering.max.messages": window,
                 "queue.buffering.max.kbytes": 1 << 20,
             }
         )
@@ -113,7 +129,7 @@ class KafkaReading(Reading):
         self._count = max(_GROUP_MESSAGES, settings.batch)
         self._consumer = Consumer(
             {
-                "bootstrap.servers": address,
+                "bootstrap.servers": _servers(address),
                 "group.id": subscriber,
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",

@@ -7,6 +7,7 @@ from mbctl.bench.systems.interface import Durability, Publishing, Reading, Setti
 from mbctl.bench.systems.spawn import (
     Spawned,
     accepts,
+    address_of,
     client_version,
     free_port,
     in_package,
@@ -52,7 +53,7 @@ class Bench(System):
         options = ("broker", *listen, "--storage-engine", "memory://bench/")
         self._server = Spawned([_program(), *options], directory)
         self._server.wait_until(lambda: accepts(port))
-        return f"127.0.0.1:{port}"
+        return address_of(port, settings.durability)
 
     def pids(self) -> list[int]:
         """The server's process."""
@@ -63,6 +64,12 @@ class Bench(System):
         from mbctl.bench.systems.kafka_client import create
 
         create(address, topic, subscribers)
+
+    def drop(self, address: str, topic: str) -> None:
+        """Delete the topic."""
+        from mbctl.bench.systems.kafka_client import drop
+
+        drop(address, topic)
 
     def publishing(self, address: str, topic: str, settings: Settings) -> Publishing:
         """A publisher's end."""

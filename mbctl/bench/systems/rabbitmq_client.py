@@ -6,11 +6,14 @@ sent ahead and acknowledge all of a group with one frame.
 
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
-from pika import frame, spec
+from pika import BlockingConnection, ConnectionParameters, frame, spec
 
 from mbctl.bench.systems.interface import Publishing, Reading, Settings
 from mbctl.bench.systems.rabbitmq_connection import CHANNEL, END, RabbitConnection, refuse_close
+from mbctl.bench.systems.spawn import host_and_port
 
 _TAG = "r"
 PREFETCH = 5000
@@ -26,20 +29,44 @@ _HAS_DELIVERY_MODE = 1 << 12
 _size = struct.Struct(">Q").unpack_from
 
 
-def create(
-    address: str, topic: str, subscribers: Sequence[str], queue: dict[str, str | int]
-) -> None:
+def create(address: str, topic: str, subscribers: Sequence[str], queue: dict[str, Any]) -> None:
     """Make an exchange that copies to all its queues, and a durable queue for each subscriber.
 
-    Without a queue it keeps nothing, so that there is one even if nobody will read it.
+    Without a queue it keeps nothing, so that there is one even if nobody will read it. Which
+    queues there are nobody could tell afterwards, so that they are written down in another one.
     """
-    connection = RabbitConnection(address)
-    connection.call(spec.Exchange.Declare(exchange=topic, type="fanout", durable=True))
-    for subscriber in subscribers or ("nobody",):
-        name = _queue(topic, subscriber)
-        connection.call(spec.Queue.Declare(queue=name, durable=True, arguments=queue))
-        connection.call(spec.Queue.Bind(queue=name, exchange=topic, routing_key=""))
-    connection.close()
+    with _pika(address) as channel:
+        channel.exchange_declare(topic, "fanout", durable=True)
+        channel.queue_declare(_names(topic))
+        for subscriber in subscribers or ("nobody",):
+            name = _queue(topic, subscriber)
+            channel.queue_declare(name, durable=True, arguments=queue)
+            channel.queue_bind(name, topic)
+            channel.basic_publish("", _names(topic), name.encode())
+
+
+def drop(address: str, topic: str) -> None:
+    """Delete the exchange and its queues."""
+    with _pika(address) as channel:
+        channel.exchange_delete(topic)
+        while (name := channel.basic_get(_names(topic), auto_ack=True)[2]) is not None:
+            channel.queue_delete(name.decode())
+        channel.queue_delete(_names(topic))
+
+
+@contextmanager
+def _pika(address: str) -> Iterator[Any]:
+    """A channel of pika, whose publishing is confirmed."""
+    host, port = host_and_port(address)
+    with BlockingConnection(ConnectionParameters(host, port)) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        yield channel
+
+
+def _names(topic: str) -> str:
+    """The queue that holds the names of a topic's queues."""
+    return f"{topic}.queues of it"
 
 
 def _queue(topic: str, subscriber: str) -> str:

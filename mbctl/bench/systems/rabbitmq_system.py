@@ -14,7 +14,9 @@ from mbctl.bench.systems.interface import (
 from mbctl.bench.systems.spawn import (
     Spawned,
     accepts,
+    address_of,
     client_version,
+    durability_of,
     free_port,
     missing,
     on_path,
@@ -46,7 +48,6 @@ class Bench(System):
     def __init__(self) -> None:
         self._names: Spawned | None = None
         self._server: Spawned | None = None
-        self._durability: Durability = "memory"
 
     def version(self) -> str:
         """Versions of server and client."""
@@ -77,8 +78,7 @@ class Bench(System):
         self._names.wait_until(lambda: accepts(names_port))
         self._server = Spawned([program], directory, environment)
         self._server.wait_until(lambda: accepts(port))
-        self._durability = settings.durability
-        return f"127.0.0.1:{port}"
+        return address_of(port, settings.durability)
 
     def pids(self) -> list[int]:
         """The processes of the node and the name server."""
@@ -88,7 +88,13 @@ class Bench(System):
         """Make the exchange and the queues."""
         from mbctl.bench.systems.rabbitmq_client import create
 
-        create(address, topic, subscribers, _QUEUES[self._durability])
+        create(address, topic, subscribers, _QUEUES[durability_of(address)])
+
+    def drop(self, address: str, topic: str) -> None:
+        """Delete the exchange and the queues."""
+        from mbctl.bench.systems.rabbitmq_client import drop
+
+        drop(address, topic)
 
     def publishing(self, address: str, topic: str, settings: Settings) -> Publishing:
         """A publisher's end."""

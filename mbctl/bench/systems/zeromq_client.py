@@ -5,6 +5,7 @@ all of a topic. They wait for the subscriptions before the first message, and wh
 full: by default PUB throws away what nobody asked for yet, and what a queue has no room for.
 """
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -27,6 +28,11 @@ def create(address: str, topic: str, subscribers: Sequence[str]) -> None:
     directory.mkdir(parents=True)
     for subscriber in subscribers:
         (directory / subscriber).write_text(str(free_port()))
+
+
+def drop(address: str, topic: str) -> None:
+    """Forget the ports."""
+    shutil.rmtree(Path(address) / topic)
 
 
 def _endpoint(file: Path) -> str:

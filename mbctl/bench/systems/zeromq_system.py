@@ -45,6 +45,12 @@ class Bench(System):
 
         create(address, topic, subscribers)
 
+    def drop(self, address: str, topic: str) -> None:
+        """Delete the note of its ports."""
+        from mbctl.bench.systems.zeromq_client import drop
+
+        drop(address, topic)
+
     def publishing(self, address: str, topic: str, settings: Settings) -> Publishing:
         """A publisher's end."""
         from mbctl.bench.systems.zeromq_client import ZeroPublishing
