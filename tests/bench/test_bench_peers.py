@@ -6,7 +6,8 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -96,6 +97,8 @@ def _batches(payloads: Sequence[bytes], count: int) -> Iterator[Sequence[bytes]]
 def _read(reading: Reading, count: int) -> list[bytes]:
     """That many payloads."""
     got: list[bytes] = []
+    if not count:
+        return got
     for group in reading.read(_IDLE_S):
         assert len(group) > 0
         got += map(bytes, group)
@@ -105,11 +108,15 @@ def _read(reading: Reading, count: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_peer_hands_every_subscriber_everything_in_order(name: str, tmp_path: Path) -> None:
+def test_peer_hands_out_everything_until_it_is_acknowledged(name: str, tmp_path: Path) -> None:
     for durability in _installed(name).durabilities:
         settings = Settings(durability, batch=500, in_flight=4)
         with _running(name, tmp_path / durability, settings) as (peer, address):
             _check_deliveries(peer, address, settings)
+            if peer.stores:
+                _check_kept(peer.name, address, settings)
+                if durability != "memory":
+                    _check_on_disk(peer.name, address, tmp_path / durability, settings)
 
 
 def _check_deliveries(peer: System, address: str, settings: Settings) -> None:
@@ -117,38 +124,60 @@ def _check_deliveries(peer: System, address: str, settings: Settings) -> None:
     peer.create(address, "orders", ["one", "two"])
     readings = [peer.reading(address, "orders", name, settings) for name in ("one", "two")]
     publishing = peer.publishing(address, "orders", settings)
-    ways: tuple[Callable[[Iterator[Sequence[bytes]]], int], ...]
-    ways = (publishing.publish, publishing.publish_each)
-    for publish in ways:
-        assert publish(_batches(_PAYLOADS, settings.batch)) == len(_PAYLOADS)
-        for reading in readings:
-            assert _read(reading, len(_PAYLOADS)) == _PAYLOADS
-    for payload in _FEW:
-        publishing.publish_one(payload)
+
+    def publish_one_by_one(batches: Iterator[Sequence[bytes]]) -> int:
+        payloads = [payload for batch in batches for payload in batch]
+        for payload in payloads:
+            publishing.publish_one(payload)
+        return len(payloads)
+
+    with ThreadPoolExecutor(len(readings)) as threads:
+        for publish, payloads in (
+            (publishing.publish, _PAYLOADS),
+            (publishing.publish_each, _PAYLOADS),
+            (publish_one_by_one, _FEW),
+        ):
+            got = [threads.submit(_read, reading, len(payloads)) for reading in readings]
+            assert publish(_batches(payloads, settings.batch)) == len(payloads)
+            for each in got:
+                assert each.result() == payloads
     publishing.close()
     for reading in readings:
-        assert _read(reading, len(_FEW)) == _FEW
         reading.close()
 
 
-@pytest.mark.parametrize("name", PEERS)
-def test_peer_keeps_messages_until_they_are_acknowledged(name: str, tmp_path: Path) -> None:
-    settings = Settings(batch=1, in_flight=8)
-    with _running(name, tmp_path, settings) as (peer, address):
-        if not peer.stores:
-            return
-        peer.create(address, "orders", ["one"])
-        publishing = peer.publishing(address, "orders", settings)
-        publishing.publish(_batches(_FEW, 1))
-        publishing.close()
-        reading = peer.reading(address, "orders", "one", settings)
-        assert _read(reading, len(_FEW)) == _FEW
+def _check_kept(name: str, address: str, settings: Settings) -> None:
+    """What was sent waits for its subscriber, and is gone when that has acknowledged it."""
+    settings = Settings(settings.durability, batch=1, in_flight=8)
+    # As a worker does, which knows the address only.
+    peer = system(name)
+    peer.create(address, "letters", ["one"])
+    publishing = peer.publishing(address, "letters", settings)
+    assert publishing.publish(_batches(_FEW, 1)) == len(_FEW)
+    publishing.close()
+    for expected in (_FEW, []):
+        reading = peer.reading(address, "letters", "one", settings)
+        assert _read(reading, len(expected)) == expected
         assert list(reading.read(0.05)) == []
         reading.close()
+    peer.drop(address, "letters")
+    peer.create(address, "letters", ["one"])
+    reading = peer.reading(address, "letters", "one", settings)
+    assert list(reading.read(0.05)) == []
+    reading.close()
 
-        again = peer.reading(address, "orders", "one", settings)
-        assert list(again.read(0.05)) == []
-        again.close()
+
+def _check_on_disk(name: str, address: str, directory: Path, settings: Settings) -> None:
+    """What is acknowledged is in a file, if that was asked for where the server was started."""
+    peer = system(name)
+    peer.create(address, "files", ["one"])
+    publishing = peer.publishing(address, "files", settings)
+    for seed, publish in enumerate((publishing.publish, publishing.publish_each)):
+        payload = random.Random(seed).randbytes(1500)
+        assert publish(_batches([payload], 1)) == 1
+        kept = [path for path in directory.rglob("*") if path.is_file()]
+        assert any(payload in path.read_bytes() for path in kept)
+    publishing.close()
 
 
 @pytest.mark.parametrize("name", PEERS)

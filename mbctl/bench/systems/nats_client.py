@@ -14,8 +14,12 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from uuid import uuid4
 
+import nats
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StorageType, StreamConfig
+
 from mbctl.bench.systems.interface import Publishing, Reading, Settings
-from mbctl.bench.systems.nats_connection import NatsConnection, Received, answer
+from mbctl.bench.systems.nats_connection import NatsConnection, Received, answer, url_of
+from mbctl.bench.systems.spawn import durability_of
 
 _FLOW = 500
 """Messages for each acknowledgement of fast ingest; the server grants no more."""
@@ -30,16 +34,14 @@ _PULL = 2000
 _START, _APPEND, _COMMIT = 0, 1, 3
 
 
-def create(address: str, topic: str, subscribers: Sequence[str], *, in_memory: bool) -> None:
+def create(address: str, topic: str, subscribers: Sequence[str]) -> None:
     """Make a stream and its durable consumers, through nats-py."""
-    asyncio.run(_create(address, topic, subscribers, in_memory=in_memory))
+    asyncio.run(_create(address, topic, subscribers))
 
 
-async def _create(address: str, topic: str, subscribers: Sequence[str], *, in_memory: bool) -> None:
-    import nats
-    from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StorageType, StreamConfig
-
-    connection = await nats.connect(f"nats://{address}")
+async def _create(address: str, topic: str, subscribers: Sequence[str]) -> None:
+    in_memory = durability_of(address) == "memory"
+    connection = await nats.connect(url_of(address))
     jetstream = connection.jetstream()
     await jetstream.add_stream(
         StreamConfig(
@@ -63,6 +65,17 @@ async def _create(address: str, topic: str, subscribers: Sequence[str], *, in_me
     await connection.close()
 
 
+def drop(address: str, topic: str) -> None:
+    """Delete a stream, which ends its consumers."""
+    asyncio.run(_drop(address, topic))
+
+
+async def _drop(address: str, topic: str) -> None:
+    connection = await nats.connect(url_of(address))
+    await connection.jetstream().delete_stream(topic)
+    await connection.close()
+
+
 class NatsPublishing(Publishing):
     """A connection of our own for batches; nats-py for messages that come one by one."""
 
@@ -73,6 +86,7 @@ class NatsPublishing(Publishing):
         self._synced = settings.durability == "synced"
         self._in_flight = settings.in_flight
         self._ahead = max(1, min(_AHEAD, settings.in_flight * settings.batch))
+        self._flow = min(_FLOW, self._ahead)
         self._inbox = f"_INBOX.{uuid4().hex}"
         self._connection.subscribe(self._inbox)
 
@@ -84,11 +98,11 @@ class NatsPublishing(Publishing):
         """One fast-ingest batch of all messages, ended by an empty one that is not stored."""
         inbox = f"_INBOX.{uuid4().hex}"
         self._connection.subscribe(f"{inbox}.>")
-        line = f"PUB {self._topic} {inbox}.{_FLOW}.fail.%d.%d.$FI %d\r\n%b\r\n".encode()
+        line = f"PUB {self._topic} {inbox}.{self._flow}.fail.%d.%d.$FI %d\r\n%b\r\n".encode()
         sent = acknowledged = 0
         for batch in batches:
             for group in _groups(batch, self._ahead):
-                while sent and sent + len(group) - acknowledged > self._ahead + _FLOW:
+                while sent and sent + len(group) - acknowledged > self._ahead + self._flow:
                     acknowledged = self._acknowledged()
                 operations = [_APPEND] * len(group)
                 if not sent:
@@ -148,7 +162,7 @@ class NatsPublishing(Publishing):
 
         if self._synced:
             return publish_each(self._address, self._topic, batches, atomic=_ATOMIC)
-        return publish_each(self._address, self._topic, batches, ahead=self._ahead, flow=_FLOW)
+        return publish_each(self._address, self._topic, batches, ahead=self._ahead, flow=self._flow)
 
     def publish_one(self, payload: bytes) -> None:
         """One message and its acknowledgement."""

@@ -110,6 +110,12 @@ class NatsConnection:
             raise ConnectionError(line.decode())
 
 
+def url_of(address: str) -> str:
+    """The address as nats-py wants it."""
+    host, port = host_and_port(address)
+    return f"nats://{host}:{port}"
+
+
 def answer(message: Received) -> dict[str, Any]:
     """What JetStream answered.
 

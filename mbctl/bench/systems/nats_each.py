@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import nats
 
-from mbctl.bench.systems.nats_connection import Received, answer
+from mbctl.bench.systems.nats_connection import Received, answer, url_of
 
 _ATOMIC_AHEAD = 16
 """Atomic batches that are under way; the server keeps 50 for a stream."""
@@ -33,7 +33,7 @@ def publish_each(
     payloads = (payload for batch in batches for payload in batch)
 
     async def publish() -> int:
-        connection = await nats.connect(f"nats://{address}", pending_size=8 << 20)
+        connection = await nats.connect(url_of(address), pending_size=8 << 20)
         try:
             if atomic:
                 return await _atomic(connection, topic, payloads, atomic)

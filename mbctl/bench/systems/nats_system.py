@@ -7,6 +7,7 @@ from mbctl.bench.systems.interface import Durability, Publishing, Reading, Setti
 from mbctl.bench.systems.spawn import (
     Spawned,
     accepts,
+    address_of,
     client_version,
     free_port,
     missing,
@@ -29,7 +30,6 @@ class Bench(System):
 
     def __init__(self) -> None:
         self._server: Spawned | None = None
-        self._in_memory = True
 
     def version(self) -> str:
         """Versions of server and client."""
@@ -54,10 +54,9 @@ class Bench(System):
         directory.mkdir(parents=True, exist_ok=True)
         configuration = directory / "nats.conf"
         configuration.write_text(_configuration(port, directory, settings))
-        self._in_memory = settings.durability == "memory"
         self._server = Spawned([program, "-c", configuration], directory)
         self._server.wait_until(lambda: accepts(port))
-        return f"127.0.0.1:{port}"
+        return address_of(port, settings.durability)
 
     def pids(self) -> list[int]:
         """The server's process."""
@@ -67,7 +66,13 @@ class Bench(System):
         """Make the stream and the consumers."""
         from mbctl.bench.systems.nats_client import create
 
-        create(address, topic, subscribers, in_memory=self._in_memory)
+        create(address, topic, subscribers)
+
+    def drop(self, address: str, topic: str) -> None:
+        """Delete the stream with its consumers."""
+        from mbctl.bench.systems.nats_client import drop
+
+        drop(address, topic)
 
     def publishing(self, address: str, topic: str, settings: Settings) -> Publishing:
         """A publisher's end."""

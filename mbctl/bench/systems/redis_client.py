@@ -37,6 +37,13 @@ def create(address: str, topic: str, subscribers: Sequence[str]) -> None:
     connection.close()
 
 
+def drop(address: str, topic: str) -> None:
+    """Delete a stream and the places of its subscribers."""
+    connection = RedisConnection(address)
+    connection.call("UNLINK", topic, *connection.call("KEYS", _place(topic, "*")))
+    connection.close()
+
+
 def _place(topic: str, subscriber: str) -> str:
     """The key that holds the id of the last entry that a subscriber has acknowledged."""
     return f"{topic}:{subscriber}"

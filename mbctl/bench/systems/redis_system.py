@@ -14,6 +14,7 @@ from mbctl.bench.systems.interface import (
 from mbctl.bench.systems.spawn import (
     Spawned,
     accepts,
+    address_of,
     client_version,
     free_port,
     in_package,
@@ -65,7 +66,7 @@ class Bench(System):
         options = (*place, *_PERSISTENCE[settings.durability], *_QUIET)
         self._server = Spawned([_program(), *options], directory)
         self._server.wait_until(lambda: accepts(port))
-        return f"127.0.0.1:{port}"
+        return address_of(port, settings.durability)
 
     def pids(self) -> list[int]:
         """The server's process."""
@@ -76,6 +77,12 @@ class Bench(System):
         from mbctl.bench.systems.redis_client import create
 
         create(address, topic, subscribers)
+
+    def drop(self, address: str, topic: str) -> None:
+        """Delete the stream and the places in it."""
+        from mbctl.bench.systems.redis_client import drop
+
+        drop(address, topic)
 
     def publishing(self, address: str, topic: str, settings: Settings) -> Publishing:
         """A publisher's end."""

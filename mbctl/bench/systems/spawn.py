@@ -13,7 +13,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from mbctl.bench.systems.interface import Unavailable
+from mbctl.bench.systems.interface import Durability, Unavailable
 
 _START_S = 60.0
 _STOP_S = 10.0
@@ -35,10 +35,21 @@ def accepts(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def address_of(port: int, durability: Durability) -> str:
+    """The address of a server of ours: ``127.0.0.1:5555/synced``."""
+    return f"127.0.0.1:{port}/{durability}"
+
+
 def host_and_port(address: str) -> tuple[str, int]:
-    """The two parts of ``127.0.0.1:5555``."""
-    host, _, port = address.rpartition(":")
+    """Where a server listens, of an address as made here."""
+    host, _, port = address.partition("/")[0].rpartition(":")
     return host, int(port)
+
+
+def durability_of(address: str) -> Durability:
+    """What a server of ours was started for, which is all that another process knows of it."""
+    said = address.partition("/")[2]
+    return "synced" if said == "synced" else "written" if said == "written" else "memory"
 
 
 def in_package(package: str, program: str) -> Path | None:
@@ -131,15 +142,16 @@ class Spawned:
 
     def stop(self) -> None:
         """End the process and everything it started, and wait until they are gone."""
-        family = self.pids()
+        family = {pid: _birth(pid) for pid in self.pids()}
         self._process.terminate()
         try:
             self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        for pid in family[1:]:
-            _end(pid)
+        for pid, birth in family.items():
+            if birth and _birth(pid) == birth:
+                _end(pid)
         atexit.unregister(self._stop_forgotten)
 
     def _stop_forgotten(self) -> None:
@@ -163,6 +175,14 @@ def _below(pid: int) -> list[int]:
         for child in children:
             found += [child, *_below(child)]
     return found
+
+
+def _birth(pid: int) -> str:
+    """When a process began, so that another one with its number is not taken for it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[19]
+    except OSError:
+        return ""
 
 
 def _end(pid: int) -> None:
