@@ -7,7 +7,9 @@ once it is prepared, and returns what it measured.
 """
 
 import multiprocessing
+import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
@@ -128,6 +130,9 @@ class Crew:
 def _work(pipe: "Connection[Any, Any]", shared: Any) -> None:
     """What a worker does all its life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not os.environ.get("MBCTL_DEBUG"):
+        # Libraries of peers chat there; what goes wrong is told through the pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     link = Link(pipe, shared)
     while True:
         try:

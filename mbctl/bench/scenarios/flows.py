@@ -11,8 +11,10 @@ from mbctl.bench.payloads import Content
 from mbctl.bench.processes import cpu_s
 from mbctl.bench.systems.interface import Settings
 
-MEMORY = Settings()
-SYNCED = Settings(durability="synced")
+# Enough that no server waits for its publisher; more would only make slow ones slow to end.
+IN_FLIGHT = 16
+MEMORY = Settings(in_flight=IN_FLIGHT)
+SYNCED = Settings(durability="synced", in_flight=IN_FLIGHT)
 
 SIZES = (100, 1024, 4096, 16_384, 131_072)
 
@@ -120,6 +122,7 @@ def _size(size: int, *, durable: bool) -> Case:
         settings=Settings(
             durability="synced" if durable else "memory",
             batch=max(1, min(2000, 256 * 1024 // size)),
+            in_flight=IN_FLIGHT,
         ),
         content=Content(size=size),
         on="ours" if durable or size == 4096 else "all",

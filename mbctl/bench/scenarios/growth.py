@@ -88,7 +88,7 @@ def _case(name: str, title: str, measure: "Measure | partial[Measured]", x: int)
         ),
         on="ours",
         x=x,
-        repeat_max=3,
+        repeat_max=2,
     )
 
 
