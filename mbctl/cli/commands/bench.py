@@ -95,7 +95,7 @@ FailIf = Annotated[
     mbctl bench publish latency --repeat 5 --json today.json
     mbctl bench publish --compare yesterday.json --fail-if 'publish<5M'
     mbctl bench end-to-end fan-out --peer redis,nats
-    mbctl bench suite --peer redis,nats --report reports
+    mbctl bench suite --only publish,latency --report reports
     """,
 )
 def bench(
@@ -116,10 +116,11 @@ def bench(
     only: Only = "",
     report: Report = None,
 ) -> int:
-    """Measure how fast messages move, and that each arrives once and in order.
+    """Measure how fast messages move.
 
-    Servers, publishers and subscribers are processes of their own, on free ports of this
-    machine, and are gone afterwards. Without a SCENARIO it is a tour of a minute.
+    Each must arrive once and in order, here and through other brokers. Servers, publishers
+    and subscribers are processes of their own, on free ports of this machine, and are gone
+    afterwards. Without a SCENARIO it is a tour of a minute.
     """
     from mbctl.bench.figures import load_results
     from mbctl.bench.session import Session, Wish
