@@ -23,10 +23,8 @@ class Measured(msgspec.Struct):
     value: float
     messages: int = 0
     faults: list[str] = []
-    percentiles: dict[str, float] = {}
-    """By their names, such as ``p50``; in the unit of the value."""
-    histogram: str | None = None
-    """All samples as an HDR histogram, in its own text form, where hdrhistogram is installed."""
+    nanoseconds: list[int] = []
+    """Every sample, where it is about the time that each message takes."""
     details: dict[str, float] = {}
 
 
@@ -58,7 +56,9 @@ class Figure(msgspec.Struct, kw_only=True):
     """How many were looked at in all repeats."""
     faults: list[str] = []
     percentiles: dict[str, float] = {}
+    """Of all samples of all repeats, by their names such as ``p99``, in µs."""
     histogram: str | None = None
+    """The same samples as an HDR histogram in its own text form, where hdrhistogram is there."""
     details: dict[str, float] = {}
 
     @property
@@ -81,10 +81,12 @@ class Figure(msgspec.Struct, kw_only=True):
         self.values.append(measured.value)
         self.messages += measured.messages
         self.faults.extend(measured.faults)
-        if measured.percentiles:
-            self.percentiles = _lowest_tail(self.percentiles, measured.percentiles)
-            self.histogram = measured.histogram
         self.details = {**self.details, **measured.details}
+
+    def describe(self, nanoseconds: Sequence[int]) -> None:
+        """Take the samples of all repeats, for percentiles and histogram."""
+        self.percentiles = percentiles_of([sample / 1e3 for sample in nanoseconds])
+        self.histogram = histogram_of(nanoseconds)
 
 
 class Results(msgspec.Struct, kw_only=True):
@@ -123,6 +125,12 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
     return ordered[max(rank, 1) - 1]
 
 
+def timed(nanoseconds: list[int]) -> Measured:
+    """What samples of a time amount to: their median, in µs."""
+    median = percentile(sorted(nanoseconds), 50) / 1e3
+    return Measured(value=median, messages=len(nanoseconds), nanoseconds=nanoseconds)
+
+
 def percentiles_of(samples: Sequence[float]) -> dict[str, float]:
     """Exact percentiles of all samples, by their names."""
     ordered = sorted(samples)
@@ -139,11 +147,6 @@ def histogram_of(nanoseconds: Sequence[int]) -> str | None:
         histogram.record_value(sample)
     encoded: bytes = histogram.encode()
     return encoded.decode()
-
-
-def _lowest_tail(before: dict[str, float], now: dict[str, float]) -> dict[str, float]:
-    """The percentiles of the better repeat: noise of the machine only ever adds."""
-    return now if not before or now["p50"] < before["p50"] else before
 
 
 def load_results(path: Path) -> Results:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -49,6 +49,8 @@ class Runner:
         self._versions: dict[str, str] = {}
         """Of the systems that can be measured."""
         self._failures: Counter[str] = Counter()
+        self._samples: defaultdict[str, list[int]] = defaultdict(list)
+        """Of the present case, by systems."""
         self._look_for_systems()
         self._done = 0
         self._total = sum(len(self._systems(case)) * self._repeats(case) for case in plan.cases)
@@ -89,6 +91,7 @@ class Runner:
     def _run_case(self, stage: Stage, case: Case) -> None:
         figures = {n: _figure(case, n, self._versions.get(n, "")) for n in self._systems(case)}
         self.figures.extend(figures.values())
+        self._samples.clear()
         for number in range(self._repeats(case)):
             if number and time.monotonic() - self._began > self._plan.seconds_max:
                 self._done += len(figures) * (self._repeats(case) - number)
@@ -104,9 +107,17 @@ class Runner:
         name = trial.system
         if self._failures[name] >= _FAILURES_MAX:
             figure.status, figure.note = "failed", f"given up after {_FAILURES_MAX} failures"
-        elif not _excused(figure, lambda: figure.add(trial.case.measure(trial))):
+        elif not _excused(figure, partial(self._measure, trial, figure)):
             self._failures[name] += 1
             trial.stage.forget(name)
+
+    def _measure(self, trial: Trial, figure: Figure) -> None:
+        measured = trial.case.measure(trial)
+        figure.add(measured)
+        if measured.nanoseconds:
+            samples = self._samples[trial.system]
+            samples += measured.nanoseconds
+            figure.describe(samples)
 
 
 def _excused(figure: Figure, act: Callable[[], None]) -> bool:
@@ -152,9 +163,7 @@ def _note_ratios(figures: dict[str, Figure]) -> None:
 
 
 def results_of(runner: Runner, command: str, began: float, *, partial: bool) -> Results:
-    """All that was found, with the machine it was found on."""
-    from mbctl.bench.machine import machine
-
+    """All that was found. The machine is to be added, as it was before."""
     began_text = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began))
     for figure in runner.figures:
         figure.began = began_text
@@ -163,7 +172,6 @@ def results_of(runner: Runner, command: str, began: float, *, partial: bool) -> 
         began=began_text,
         seconds=round(time.time() - began, 1),
         partial=partial,
-        machine=machine(),
         figures=runner.figures,
     )
 

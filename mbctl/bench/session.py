@@ -14,6 +14,7 @@ from mbctl.bench.cases import Case
 from mbctl.bench.catalogue import SCENARIOS, TOUR
 from mbctl.bench.conditions import Condition, parse_condition
 from mbctl.bench.figures import Results
+from mbctl.bench.machine import machine
 from mbctl.bench.payloads import HEAD
 from mbctl.bench.progress import progress_bar, say_nothing
 from mbctl.bench.running import Plan, Runner, results_of
@@ -74,6 +75,8 @@ class Session:
 
     def run(self, *, bar: bool) -> Results:
         """Measure everything. After a Ctrl-C the results are partial, and say so."""
+        # Before there is any load of ours.
+        found = machine()
         began = time.time()
         partial = False
         with progress_bar() if bar else nullcontext(say_nothing) as watch:
@@ -83,7 +86,9 @@ class Session:
             except KeyboardInterrupt:
                 partial = True
         command = shlex.join(["mbctl", *sys.argv[1:]])
-        return results_of(runner, command, began, partial=partial)
+        results = results_of(runner, command, began, partial=partial)
+        results.machine = found
+        return results
 
 
 def _cases(wish: Wish) -> list[Case]:

@@ -16,6 +16,7 @@ from mbctl.bench.figures import (
     percentile,
     percentiles_of,
     save_results,
+    timed,
     variation_of,
 )
 from mbctl.errors import InvalidArgument
@@ -56,14 +57,22 @@ def test_variation_is_deviation_to_mean() -> None:
     assert variation_of([9.0, 11.0]) == pytest.approx(math.sqrt(2) / 10)
 
 
-def test_figure_is_the_median_of_its_repeats_and_keeps_the_better_percentiles() -> None:
+def test_figure_is_the_median_of_its_repeats() -> None:
     made = figure("latency.ack", unit="µs")
     assert math.isnan(made.value)
     for value in (30.0, 10.0, 20.0):
-        made.add(Measured(value=value, messages=5, percentiles={"p50": value, "p99": value * 2}))
+        made.add(Measured(value=value, messages=5, details={"last": value}))
     assert made.value == 20
     assert made.messages == 15
-    assert made.percentiles == {"p50": 10, "p99": 20}
+    assert made.details == {"last": 20.0}
+
+
+def test_samples_are_told_by_their_median_and_percentiles_in_microseconds() -> None:
+    measured = timed([3_000, 1_000, 2_000])
+    assert (measured.value, measured.messages) == (2.0, 3)
+    made = figure("latency.ack", unit="µs")
+    made.describe([*measured.nanoseconds, 9_000])
+    assert (made.percentiles["p50"], made.percentiles["p99"]) == (2.0, 9.0)
 
 
 def test_histogram_has_the_percentiles_of_its_samples() -> None:

@@ -12,7 +12,7 @@ from itertools import chain
 from mbctl.bench import jobs
 from mbctl.bench.cases import Case, Measure, Trial
 from mbctl.bench.crew import SLOTS, Link
-from mbctl.bench.figures import Measured, histogram_of, percentiles_of
+from mbctl.bench.figures import Measured, timed
 from mbctl.bench.jobs import IDLE_S, Place
 from mbctl.bench.payloads import Check, batches_of
 from mbctl.bench.systems.interface import Durability, Settings
@@ -70,8 +70,7 @@ def _case(name: str, title: str, measure: Measure, durability: Durability = "mem
 
 
 def _measure_ack(trial: Trial) -> Measured:
-    samples = _acknowledged(trial)
-    return _measured(samples)
+    return timed(_acknowledged(trial))
 
 
 def _measure_one_at_a_time(trial: Trial) -> Measured:
@@ -99,19 +98,9 @@ def _measure_delivery(trial: Trial, rate: int = 0) -> Measured:
         work = [publisher, (note_arrivals, (place, "reader"))]
         (sent, _), (arrived, faults) = trial.stage.play(trial.system, work, trial.seconds + _END_S)
     samples = [end - begin for begin, end in zip(sent, arrived, strict=False)]
-    measured = _measured(samples[_WARM_UP:])
+    measured = timed(samples[_WARM_UP:])
     measured.faults = faults
     return measured
-
-
-def _measured(nanoseconds: list[int]) -> Measured:
-    percentiles = percentiles_of([sample / 1e3 for sample in nanoseconds])
-    return Measured(
-        value=percentiles["p50"],
-        messages=len(nanoseconds),
-        percentiles=percentiles,
-        histogram=histogram_of(nanoseconds),
-    )
 
 
 # --- jobs ---------------------------------------------------------------------------------------

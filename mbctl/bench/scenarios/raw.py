@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mbctl.bench.cases import Case, Trial
 from mbctl.bench.crew import Job, Link
-from mbctl.bench.figures import Better, Measured, histogram_of, percentiles_of
+from mbctl.bench.figures import Better, Measured, timed
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -55,7 +55,7 @@ def _stream(block: int, trial: Trial) -> Measured:
 def _ping_pong(trial: Trial) -> Measured:
     work: list[Job] = [(ping, (trial.seconds / 2,)), (pong, ())]
     samples, _ = trial.stage.play("raw", work, _SECONDS_MAX)
-    return _latencies(samples)
+    return timed(samples)
 
 
 def _copy(trial: Trial) -> Measured:
@@ -71,7 +71,7 @@ def _copy(trial: Trial) -> Measured:
 
 
 def _sync(size: int, trial: Trial) -> Measured:
-    return _latencies(_written(trial, os.urandom(size)))
+    return timed(_written(trial, os.urandom(size)))
 
 
 def _sync_stream(size: int, trial: Trial) -> Measured:
@@ -95,16 +95,6 @@ def _written(trial: Trial, block: bytes) -> list[int]:
         os.close(descriptor)
         path.unlink()
     return samples
-
-
-def _latencies(samples: list[int]) -> Measured:
-    percentiles = percentiles_of([sample / 1e3 for sample in samples])
-    return Measured(
-        value=percentiles["p50"],
-        messages=len(samples),
-        percentiles=percentiles,
-        histogram=histogram_of(samples),
-    )
 
 
 # --- jobs ---------------------------------------------------------------------------------------
