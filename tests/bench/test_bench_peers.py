@@ -26,7 +26,10 @@ _IDLE_S = 10.0
 _PAYLOADS = [
     *(b"", b"\0", b"\r\n", b"+ACK\r\n", b"$3\r\n%d%b", bytes(range(256)), b"last\r"),
     *(random.Random(size).randbytes(size) for size in (1, 100, 1500, 70_000, 300_000)),
-    *(b"%d" % number for number in range(1500)),
+    *(b"%d" % number for number in range(488)),
+    # A batch that begins with a large one, which is written in another way.
+    *(random.Random(1).randbytes(70_000), b"", b"small"),
+    *(b"%d" % number for number in range(1000)),
 ]
 _FEW = _PAYLOADS[:12]
 _STARTING = """

@@ -12,6 +12,7 @@ numbered and delivered by itself.
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from itertools import chain, repeat
 from uuid import uuid4
 
 import nats
@@ -19,6 +20,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StorageType, S
 
 from mbctl.bench.systems.interface import Publishing, Reading, Settings
 from mbctl.bench.systems.nats_connection import NatsConnection, Received, answer, url_of
+from mbctl.bench.systems.sockets import LARGE_BYTES
 from mbctl.bench.systems.spawn import durability_of
 
 _FLOW = 500
@@ -98,7 +100,8 @@ class NatsPublishing(Publishing):
         """One fast-ingest batch of all messages, ended by an empty one that is not stored."""
         inbox = f"_INBOX.{uuid4().hex}"
         self._connection.subscribe(f"{inbox}.>")
-        line = f"PUB {self._topic} {inbox}.{self._flow}.fail.%d.%d.$FI %d\r\n%b\r\n".encode()
+        head = f"PUB {self._topic} {inbox}.{self._flow}.fail.%d.%d.$FI %d\r\n".encode()
+        line = head + b"%b\r\n"
         sent = acknowledged = 0
         for batch in batches:
             for group in _groups(batch, self._ahead):
@@ -108,8 +111,13 @@ class NatsPublishing(Publishing):
                 if not sent:
                     operations[0] = _START
                 numbers = range(sent + 1, sent + 1 + len(group))
-                lines = zip(numbers, operations, map(len, group), group, strict=True)
-                self._connection.send(b"".join([line % each for each in lines]))
+                words = zip(numbers, operations, map(len, group), strict=True)
+                if len(group[0]) < LARGE_BYTES:
+                    lines = zip(words, group, strict=True)
+                    self._connection.send(b"".join([line % (*w, each) for w, each in lines]))
+                else:
+                    parts = zip([head % w for w in words], group, repeat(b"\r\n"))
+                    self._connection.send_parts([*chain.from_iterable(parts)])
                 sent += len(group)
         if sent:
             self._connection.send(line % (sent + 1, _COMMIT, 0, b""))

@@ -5,9 +5,10 @@ same bytes cut by hand take one.
 """
 
 import json
-import socket
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from mbctl.bench.systems.sockets import connected, send_parts
 from mbctl.bench.systems.spawn import host_and_port
 
 _HELLO = (
@@ -29,11 +30,10 @@ class NatsConnection:
     """One socket. Nothing is read but when somebody asks for messages."""
 
     def __init__(self, address: str) -> None:
-        self._socket = socket.create_connection(host_and_port(address))
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            self._socket.setsockopt(socket.SOL_SOCKET, option, 4 << 20)
+        self._socket = connected(address)
         self._buffer = b""
+        # Bytes that the buffer lacks at least until it has a whole message.
+        self._missing = 0
         self._subscriptions = 0
         self.send(_HELLO)
         while b"PONG\r\n" not in self._buffer:
@@ -43,6 +43,10 @@ class NatsConnection:
     def send(self, data: bytes) -> None:
         """Write protocol lines."""
         self._socket.sendall(data)
+
+    def send_parts(self, parts: Sequence[bytes]) -> None:
+        """Write large parts without copying them."""
+        send_parts(self._socket, parts)
 
     def subscribe(self, subject: str) -> None:
         """Have messages of this subject sent here."""
@@ -69,10 +73,18 @@ class NatsConnection:
         self._socket.close()
 
     def _fill(self) -> None:
-        data = self._socket.recv(_READ_BYTES)
-        if not data:
-            raise ConnectionError("the NATS server closed the connection")
-        self._buffer += data
+        """Read more, and go on while the message that began is known not to be whole."""
+        parts = [self._buffer]
+        self._missing = max(1, self._missing)
+        try:
+            while self._missing > 0:
+                data = self._socket.recv(_READ_BYTES)
+                if not data:
+                    raise ConnectionError("the NATS server closed the connection")
+                parts.append(data)
+                self._missing -= len(data)
+        finally:
+            self._buffer = b"".join(parts)
 
     def _cut(self) -> list[Received]:
         """Take all whole messages out of the buffer."""
@@ -85,6 +97,7 @@ class NatsConnection:
                 start = end + 2
                 following = start + int(words[-1]) + 2
                 if following > size:
+                    self._missing = following - size
                     break
                 reply = words[3] if len(words) == 5 else b""
                 found.append(Received(reply, b"", buffer[start : following - 2]))
@@ -93,6 +106,7 @@ class NatsConnection:
                 body = end + 2 + int(words[-2])
                 following = end + 2 + int(words[-1]) + 2
                 if following > size:
+                    self._missing = following - size
                     break
                 reply = words[3] if len(words) == 6 else b""
                 found.append(Received(reply, buffer[end + 2 : body], buffer[body : following - 2]))

@@ -13,6 +13,7 @@ from pika import BlockingConnection, ConnectionParameters, frame, spec
 
 from mbctl.bench.systems.interface import Publishing, Reading, Settings
 from mbctl.bench.systems.rabbitmq_connection import CHANNEL, END, RabbitConnection, refuse_close
+from mbctl.bench.systems.sockets import LARGE_BYTES
 from mbctl.bench.systems.spawn import host_and_port
 
 _TAG = "r"
@@ -92,10 +93,19 @@ class RabbitPublishing(Publishing):
         before = self._sent
         for batch in batches:
             self._wait_for(self._sent + len(batch) - self._window)
-            self._connection.send(b"".join([self._message(payload) for payload in batch]))
+            if len(batch[0]) < LARGE_BYTES:
+                self._connection.send(b"".join([self._message(payload) for payload in batch]))
+            else:
+                self._send_large(batch)
             self._sent += len(batch)
         self._wait_for(self._sent)
         return self._sent - before
+
+    def _send_large(self, batch: Sequence[bytes]) -> None:
+        parts: list[bytes] = []
+        for each in batch:
+            parts += (self._heads[len(each)], each, END) if each else (self._message(each),)
+        self._connection.send_parts(parts)
 
     def publish_each(self, batches: Iterator[Sequence[bytes]]) -> int:
         """The protocol knows no batches, so that this is the same."""
@@ -173,6 +183,8 @@ class RabbitReading(Reading):
         # Up to where the number stands that differs from one delivery to the next.
         self._start = method[: 7 + 4 + 1 + len(_TAG)]
         self._number = 0
+        # Bytes that the buffer lacks at least until it has a whole message.
+        self._missing = 1
         queue = _queue(topic, subscriber)
         self._connection.call(spec.Basic.Consume(queue=queue, consumer_tag=_TAG))
 
@@ -181,13 +193,14 @@ class RabbitReading(Reading):
         while True:
             self._acknowledge()
             while not (payloads := self._cut()):
-                if not self._connection.fill(idle_s):
+                if not self._connection.fill(idle_s, self._missing):
                     return
             yield payloads
 
     def _cut(self) -> list[bytes]:
         """The whole messages in the buffer, and out of it."""
         buffer, start, position = self._connection.buffer, self._start, 0
+        self._missing = 1
         found: list[bytes] = []
         # A header and the beginning of a body come after the method.
         size_at = self._method_bytes + 7 + 4
@@ -203,6 +216,7 @@ class RabbitReading(Reading):
             body = position + body_at
             following = body + size + 1 if size else body - 7
             if following > len(buffer):
+                self._missing = following - len(buffer)
                 break
             found.append(buffer[body : body + size])
             number_at = position + len(start)

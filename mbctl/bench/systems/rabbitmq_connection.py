@@ -5,11 +5,12 @@ either side; their bytes are nearly always the same, and cost one when they are 
 """
 
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from pika import frame, spec
 
-from mbctl.bench.systems.spawn import host_and_port
+from mbctl.bench.systems.sockets import connected, send_parts
 
 _READ_BYTES = 1 << 20
 CHANNEL = 1
@@ -20,10 +21,7 @@ class RabbitConnection:
     """One socket with one channel. Nothing is read but when somebody asks."""
 
     def __init__(self, address: str) -> None:
-        self._socket = socket.create_connection(host_and_port(address))
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            self._socket.setsockopt(socket.SOL_SOCKET, option, 4 << 20)
+        self._socket = connected(address)
         self.buffer = b""
         """What was read and nobody has used yet."""
         self.body_bytes_max = self._open()
@@ -45,6 +43,10 @@ class RabbitConnection:
         """Write frames."""
         self._socket.sendall(data)
 
+    def send_parts(self, parts: Sequence[bytes]) -> None:
+        """Write large parts without copying them."""
+        send_parts(self._socket, parts)
+
     def call(self, method: Any, channel: int = CHANNEL) -> Any:
         """Send a method that has an answer, and wait for that."""
         self.send(frame.Method(channel, method).marshal())
@@ -59,18 +61,22 @@ class RabbitConnection:
         refuse_close(answer)
         return answer.method
 
-    def fill(self, timeout_s: float | None = None) -> bool:
-        """Read what comes next; whether something came in that time."""
+    def fill(self, timeout_s: float | None = None, missing: int = 1) -> bool:
+        """Read at least ``missing`` bytes; whether something came in that time."""
         self._socket.settimeout(timeout_s)
+        parts = [self.buffer]
         try:
-            data = self._socket.recv(_READ_BYTES)
+            while missing > 0:
+                data = self._socket.recv(_READ_BYTES)
+                if not data:
+                    raise ConnectionError("RabbitMQ closed the connection")
+                parts.append(data)
+                missing -= len(data)
         except TimeoutError:
             return False
         finally:
             self._socket.settimeout(None)
-        if not data:
-            raise ConnectionError("RabbitMQ closed the connection")
-        self.buffer += data
+            self.buffer = b"".join(parts)
         return True
 
     def close(self) -> None:

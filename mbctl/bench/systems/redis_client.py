@@ -8,10 +8,12 @@ for each into the append-only file).
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from mbctl.bench.systems.interface import Publishing, Reading, Settings
 from mbctl.bench.systems.redis_connection import RedisConnection, packed
+from mbctl.bench.systems.sockets import LARGE_BYTES
 
 # One call stores a batch, and one fsync of the append-only file covers it: Redis syncs after
 # each 16 KiB of commands that it reads, but never within a command.
@@ -59,7 +61,8 @@ class RedisPublishing(Publishing):
         self._topic = topic
         # The command of every message as far as it is always the same.
         head = packed("XADD", topic, "*", "p", b"").removesuffix(b"$0\r\n\r\n")
-        self._line = head.replace(b"%", b"%%") + b"$%d\r\n%b\r\n"
+        self._head = head.replace(b"%", b"%%") + b"$%d\r\n"
+        self._line = self._head + b"%b\r\n"
 
     def publish(self, batches: Iterator[Sequence[bytes]]) -> int:
         """Store each batch by one call of the function if it is synced, else by XADDs."""
@@ -82,11 +85,18 @@ class RedisPublishing(Publishing):
         for batch in batches:
             if len(waiting) == self._in_flight:
                 self._connection.replies(waiting.popleft())
-            self._connection.send(b"".join([line % (len(each), each) for each in batch]))
+            if len(batch[0]) < LARGE_BYTES:
+                self._connection.send(b"".join([line % (len(each), each) for each in batch]))
+            else:
+                self._send_large(batch)
             waiting.append(len(batch))
             sent += len(batch)
         self._connection.replies(sum(waiting))
         return sent
+
+    def _send_large(self, batch: Sequence[bytes]) -> None:
+        parts = ((self._head % len(each), each, b"\r\n") for each in batch)
+        self._connection.send_parts([*chain.from_iterable(parts)])
 
     def publish_each(self, batches: Iterator[Sequence[bytes]]) -> int:
         """Store each message by an XADD of its own, packed by itself and written in groups."""

@@ -4,13 +4,12 @@ redis-py waits for all answers of a pipeline before it sends the next, and makes
 each command; the same commands and answers cost a third without it.
 """
 
-import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hiredis import Reader, ReplyError, pack_command
 
-from mbctl.bench.systems.spawn import host_and_port
+from mbctl.bench.systems.sockets import connected, send_parts
 
 _READ_BYTES = 1 << 20
 
@@ -19,10 +18,7 @@ class RedisConnection:
     """One socket. Version 2 of the protocol, whose lists cost less than maps."""
 
     def __init__(self, address: str) -> None:
-        self._socket = socket.create_connection(host_and_port(address))
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            self._socket.setsockopt(socket.SOL_SOCKET, option, 4 << 20)
+        self._socket = connected(address)
         reader = Reader(notEnoughData=_MORE)
         self._feed: Callable[[bytes], None] = reader.feed
         self._gets: Callable[[], Any] = reader.gets
@@ -30,6 +26,10 @@ class RedisConnection:
     def send(self, commands: bytes) -> None:
         """Write packed commands."""
         self._socket.sendall(commands)
+
+    def send_parts(self, parts: Sequence[bytes]) -> None:
+        """Write large parts without copying them."""
+        send_parts(self._socket, parts)
 
     def reply(self) -> Any:
         """The next answer.
