@@ -115,7 +115,8 @@ class Turns:
             return
         turn, self.current = self.current, Turn()
         self.under_way.append(turn)
-        self._append(self._core.take_changes(), turn)
+        if self._core.has_changes or self._postponed:
+            self._append(self._core.take_changes(), turn)
         self._journal.commit(partial(self._committed, turn))
 
     def _append(self, changes: Changes, turn: Turn) -> None:

@@ -13,6 +13,7 @@ from mbctl.engine.local import LocalEngine
 from mbctl.errors import ServerError
 from mbctl.server import log
 from mbctl.server.ending import Ending
+from mbctl.server.memory import keep_freed_memory
 from mbctl.server.options import ServerOptions
 from mbctl.server.runtime import loop_factory
 from mbctl.server.server import Server
@@ -43,6 +44,7 @@ def run(options: ServerOptions) -> int:
     os.umask(0o077)
     log.configure(options.log_format)
     _raise_descriptor_limit()
+    keep_freed_memory()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_serve(options))
 

@@ -8,7 +8,8 @@ from contextlib import suppress
 
 from mbctl import __version__
 from mbctl.engine.interface import Engine, EngineStatus
-from mbctl.model import NS_PER_S, Limits, ServerStatus
+from mbctl.model import KIB, NS_PER_S, Limits, ServerStatus
+from mbctl.server.alert import Alert
 from mbctl.server.backups import Backups
 from mbctl.server.connection import Connection
 from mbctl.server.listening import Listening
@@ -17,6 +18,8 @@ from mbctl.server.turns import Turns
 from mbctl.server.unread import Unread
 
 _SWEEP_S = 1.0
+# What is received at once, at most.
+_INBOX_BYTES = 256 * KIB
 # Descriptors left for everything that is not a client's connection; at most half of all.
 _SPARE_DESCRIPTORS = 64
 # How long a stop waits for clients to see it and close, and then to take their last replies.
@@ -45,12 +48,15 @@ class Server:
         self.congested: dict[Connection, None] = {}
         """Connections that are not read from because they have enough to do or in flight."""
         self.turns = Turns(loop, lambda: self.has_room)
+        self.alert = Alert(loop)
         self.partial = Partial(limits.partial_bytes, self.turns)
         self.unread = Unread(limits, loop)
         self.request_bytes = 0
         self.backups = Backups(loop)
         self.address = ""
         self.is_stopping = False
+        self.inbox = memoryview(bytearray(_INBOX_BYTES))
+        """What is received comes in here; a connection copies what it does not use at once."""
         self._members: dict[bytes, Connection] = {}
         self._lingering: dict[Connection, None] = {}
         self._listening = Listening(loop, lambda: Connection(self))

@@ -24,7 +24,8 @@ ALLOWED_PACKAGES = {
     "typing_extensions",
 }
 ALLOWED_PARTS = {
-    *("__main__", "actions", "batch", "cli", "client", "errors", "forks", "model", "wire"),
+    *("__main__", "actions", "batch", "cli", "client", "errors", "forks", "model", "patience"),
+    "wire",
 }
 FORBIDDEN = {
     "asyncio",
