@@ -12,12 +12,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
 SLOTS = 64
 """Numbers that all workers of a crew share."""
 
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _START_S = 60.0
 _STOP_S = 5.0
 
@@ -48,12 +50,7 @@ class _Worker:
     def __init__(self, context: Any, shared: Any) -> None:
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, shared), daemon=True)
-        # A Ctrl-C is for the process that measures, which then ends the others.
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            self._process.start()
-        finally:
-            signal.signal(signal.SIGINT, handler)
+        self._process.start()
         theirs.close()
 
     def tell(self, order: Any) -> None:
@@ -90,6 +87,8 @@ class Crew:
         self._context = multiprocessing.get_context("spawn")
         self._shared = self._context.RawArray("q", SLOTS)
         self._workers: list[_Worker] = []
+        # Starting it lets signals through, which is not wanted in the middle of another start.
+        resource_tracker.ensure_running()
 
     def play(self, jobs: Sequence[Job], seconds_max: float) -> list[Any]:
         """Do all jobs at the same time; what they return, in their order.
@@ -101,12 +100,21 @@ class Crew:
             self._shared[slot] = 0
         try:
             while len(self._workers) < len(jobs):
-                self._workers.append(_Worker(self._context, self._shared))
+                self._start_worker()
             return self._play(jobs, seconds_max)
         except BaseException:
             # They may be anywhere in their jobs.
             self.close()
             raise
+
+    def _start_worker(self) -> None:
+        # What ends this process waits until the worker is known and can be ended too. It begins
+        # without these signals: a Ctrl-C is for the process that measures.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        try:
+            self._workers.append(_Worker(self._context, self._shared))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _play(self, jobs: Sequence[Job], seconds_max: float) -> list[Any]:
         workers = self._workers[: len(jobs)]
@@ -130,6 +138,8 @@ class Crew:
 def _work(pipe: "Connection[Any, Any]", shared: Any) -> None:
     """What a worker does all its life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     if not os.environ.get("MBCTL_DEBUG"):
         # Libraries of peers chat there; what goes wrong is told through the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

@@ -31,11 +31,12 @@ class ServerProcess:
             text=True,
             start_new_session=True,
         )
-        assert self._process.stdout is not None
-        ready = self._process.stdout.readline()
-        if not ready:
-            raise ServerError(reason=f"the broker did not start: {self._log_end()}")
-        self.address = ready.split()[-1]
+        try:
+            self.address = self._ready_line().split()[-1]
+        except BaseException:
+            # A Ctrl-C while it starts is not to leave it behind.
+            self.kill()
+            raise
 
     @property
     def pid(self) -> int:
@@ -68,6 +69,13 @@ class ServerProcess:
         """End the server as a crash does."""
         self._process.kill()
         self._tidy()
+
+    def _ready_line(self) -> str:
+        assert self._process.stdout is not None
+        ready = self._process.stdout.readline()
+        if not ready:
+            raise ServerError(reason=f"the broker did not start: {self._log_end()}")
+        return ready
 
     def _tidy(self) -> None:
         self._process.wait()

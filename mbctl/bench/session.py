@@ -2,10 +2,11 @@
 
 import math
 import shlex
+import signal
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import msgspec
@@ -82,13 +83,27 @@ class Session:
         with progress_bar() if bar else nullcontext(say_nothing) as watch:
             runner = Runner(self._plan, watch)
             try:
-                runner.run()
+                with _ended_by_signals():
+                    runner.run()
             except KeyboardInterrupt:
                 partial = True
         command = shlex.join(["mbctl", *sys.argv[1:]])
         results = results_of(runner, command, began, partial=partial)
         results.machine = found
         return results
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let what ends processes be as a Ctrl-C: no server is to be left behind."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    # Also where it was ignored, as in a shell's background.
+    before = {number: signal.signal(number, signal.default_int_handler) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _cases(wish: Wish) -> list[Case]:

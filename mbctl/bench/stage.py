@@ -33,10 +33,10 @@ class Stage:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # One Ctrl-C is enough: another would leave servers behind.
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         with ExitStack() as stack:
-            stack.callback(signal.signal, signal.SIGINT, handler)
+            # One Ctrl-C is enough: another would leave servers behind.
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                stack.callback(signal.signal, number, signal.signal(number, signal.SIG_IGN))
             stack.callback(self._directory.cleanup)
             for server, _address in self._servers.values():
                 stack.callback(server.stop)
@@ -62,7 +62,12 @@ class Stage:
         found = self._servers.get((name, settings.durability))
         if found is None:
             server = system(name)
-            address = server.start(self.new_directory(), settings)
+            try:
+                address = server.start(self.new_directory(), settings)
+            except BaseException:
+                # Interrupted, or not there in time: it is not to be left behind.
+                server.stop()
+                raise
             found = self._servers[name, settings.durability] = server, address
         return found[1]
 

@@ -78,22 +78,36 @@ def test_file_that_cannot_be_written_is_refused_before_anything_is_measured() ->
     assert "nowhere/results.json: no such file or directory" in ended.stderr
 
 
-def test_ctrl_c_shows_what_there_is() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_ends_it_shows_what_there_is_and_leaves_nothing(number: signal.Signals) -> None:
     arguments = ["publish", "--seconds", "0.02", "--repeat", "100000", "-o", "json"]
     with subprocess.Popen(
         [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        _wait_for_children(process.pid)
-        process.send_signal(signal.SIGINT)
+        children = _children_of(process.pid)
+        process.send_signal(number)
         out, err = process.communicate(timeout=30)
+    # Python's own watcher over shared memory ends a moment after who started it.
+    while any(map(_is_alive, children)):
+        pass
     assert process.returncode == 130
     assert "PARTIAL" in err
     assert "Traceback" not in err
     assert isinstance(json.loads(out), list)
 
 
-def _wait_for_children(pid: int) -> None:
-    """Return when it has started what it measures."""
+def _children_of(pid: int) -> list[str]:
+    """What it has started to measure: a server, a worker, and what watches over shared memory."""
     children = Path(f"/proc/{pid}/task/{pid}/children")
-    while not children.read_text().split():
+    while len(found := children.read_text().split()) < 3:
         pass
+    return found
+
+
+def _is_alive(pid: str) -> bool:
+    """Whether a process runs; what has ended and is not yet taken notice of does not."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return False
+    return fields[0] not in "ZX"

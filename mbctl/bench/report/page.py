@@ -77,19 +77,26 @@ def _verdict(results: Results, judged: Sequence[Judged]) -> str:
             lines.append(
                 f"- Not met: {one.figure.title}: {value}, {one.margin:.0%} of {one.shown}."
             )
-    ahead, behind = _standing(results)
-    lines.append(f"- Against peers: ahead in {ahead} comparisons, behind in {len(behind)}.")
-    lines += [
-        f"- Behind {f.system} in {f.title}: {f.ratio:.2f} of it, in {f.durability}" for f in behind
-    ]
+    lines += _standing(results)
     failed = [f for f in results.figures if f.status in ("failed", "unavailable")]
     lines += [f"- {f.status.capitalize()}: {f.title}, {f.system}: {f.note}" for f in failed]
     return "\n".join([lines[0], "", *lines[1:]])
 
 
-def _standing(results: Results) -> tuple[int, list[Figure]]:
+def _standing(results: Results) -> list[str]:
+    """How many comparisons mbctl wins, and each that it does not."""
     compared = [f for f in results.figures if f.ratios]
-    return sum(f.ratio >= 1 for f in compared), [f for f in compared if f.ratio < 1]
+    if not compared:
+        return []
+    behind: dict[str, list[str]] = {}
+    for f in compared:
+        if f.ratio < 1:
+            behind.setdefault(f.title, []).append(f"{f.ratio:.2f} of {f.system}")
+    lost = sum(map(len, behind.values()))
+    return [
+        f"- Of {len(compared)} comparisons with peers mbctl is ahead in {len(compared) - lost}.",
+        *[f"- Behind in {title}: {', '.join(ratios)}." for title, ratios in behind.items()],
+    ]
 
 
 def _against_peers(results: Results, judged: Sequence[Judged]) -> str:

@@ -148,8 +148,8 @@ def start(link: Link, name: str, directory: Path, settings: Settings) -> float:
 def _measure_memory(trial: Trial) -> Measured:
     settings, content = trial.case.settings, trial.case.content
     fresh = system(trial.system)
-    address = fresh.start(trial.stage.new_directory(), settings)
     try:
+        address = fresh.start(trial.stage.new_directory(), settings)
         place = Place(trial.system, address, "unread", settings, content)
         trial.stage.play(trial.system, [(jobs.create, (place, ["reader"]))], END_S)
         before = sum(map(memory_bytes, fresh.pids()))
