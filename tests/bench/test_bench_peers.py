@@ -3,9 +3,11 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -193,14 +195,27 @@ def test_peer_says_how_it_is_used(name: str) -> None:
 
 @pytest.mark.parametrize("name", PEERS)
 def test_server_of_a_peer_ends_with_ctrl_c(name: str, tmp_path: Path) -> None:
+    assert _left(_started_and_told(name, tmp_path, signal.SIGINT)) == []
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="only Linux ends them by itself")
+def test_server_of_a_peer_ends_when_who_started_it_is_killed(tmp_path: Path) -> None:
+    pids = _started_and_told("redis", tmp_path, signal.SIGKILL)
+    deadline = time.monotonic() + _IDLE_S
+    while _left(pids):
+        assert time.monotonic() < deadline
+
+
+def _started_and_told(name: str, directory: Path, number: signal.Signals) -> list[int]:
+    """The server's processes; who started it ended by this signal."""
     _installed(name)
-    command = [sys.executable, "-c", _STARTING, name, tmp_path]
+    command = [sys.executable, "-c", _STARTING, name, directory]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
-        pids = json.loads(process.stdout.readline())
-        process.send_signal(signal.SIGINT)
+        pids: list[int] = json.loads(process.stdout.readline())
+        process.send_signal(number)
         process.wait(30)
-    assert _left(pids) == []
+    return pids
 
 
 @pytest.mark.parametrize("name", PEERS)

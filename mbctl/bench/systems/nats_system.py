@@ -3,7 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mbctl.bench.systems.interface import Durability, Publishing, Reading, Settings, System
+from mbctl.bench.systems.interface import (
+    Durability,
+    Publishing,
+    Reading,
+    Settings,
+    System,
+    Unavailable,
+)
 from mbctl.bench.systems.spawn import (
     Spawned,
     accepts,
@@ -21,6 +28,8 @@ _STORAGE: dict[Durability, str] = {
     "synced": "file storage, sync_interval always",
 }
 
+_FIRST_WITH_BATCHES = (2, 14)
+
 
 class Bench(System):
     """A nats-server of our own; nats-py, and the protocol by hand where nats-py is slow."""
@@ -34,6 +43,8 @@ class Bench(System):
     def version(self) -> str:
         """Versions of server and client."""
         server = output_of([_program(), "--version"]).strip().rpartition(" v")[2]
+        if tuple(map(int, server.split(".")[:2])) < _FIRST_WITH_BATCHES:
+            raise Unavailable(f"nats-server {server} is too old; scripts/install-peers gets 2.14")
         return f"nats-server {server}, nats-py {client_version('nats-py')}"
 
     def describe(self, settings: Settings) -> str:

@@ -111,7 +111,7 @@ class Spawned:
         with self._log.open("ab") as log:
             # In a session of its own, so that a Ctrl-C reaches it only through us.
             self._process = subprocess.Popen(
-                [str(word) for word in command],
+                [*_tied(), *(str(word) for word in command)],
                 cwd=directory,
                 env=None if environment is None else dict(environment),
                 stdin=subprocess.DEVNULL,
@@ -162,6 +162,15 @@ class Spawned:
     def _last_line(self) -> str:
         text = self._log.read_text(errors="replace").strip()
         return text.rpartition("\n")[2] or "it said nothing"
+
+
+def _tied() -> list[str]:
+    """What has Linux end a server when the thread that started it is gone; nothing elsewhere.
+
+    For a process that is killed and can end nothing itself.
+    """
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "TERM", "--"] if setpriv else []
 
 
 def _below(pid: int) -> list[int]:
