@@ -22,6 +22,8 @@ class Measured(msgspec.Struct):
 
     value: float
     messages: int = 0
+    compared: int = 0
+    """How many of them were read and compared with what was sent."""
     faults: list[str] = []
     nanoseconds: list[int] = []
     """Every sample, where it is about the time that each message takes."""
@@ -53,7 +55,9 @@ class Figure(msgspec.Struct, kw_only=True):
     ratios: list[float] = []
     """Ours to theirs, of the runs beside each other; above 1 is ahead of them."""
     messages: int = 0
-    """How many were looked at in all repeats."""
+    """How many there were in all repeats."""
+    compared: int = 0
+    """How many of them were read and compared with what was sent."""
     faults: list[str] = []
     percentiles: dict[str, float] = {}
     """Of all samples of all repeats, by their names such as ``p99``, in µs."""
@@ -80,6 +84,7 @@ class Figure(msgspec.Struct, kw_only=True):
         """Take in one more repeat."""
         self.values.append(measured.value)
         self.messages += measured.messages
+        self.compared += measured.compared
         self.faults.extend(measured.faults)
         self.details = {**self.details, **measured.details}
 

@@ -42,6 +42,8 @@ class Span(msgspec.Struct):
     end_ns: int
     count: int
     faults: list[str] = []
+    compared: int = 0
+    """How many of them were read and compared with what was sent."""
 
 
 def create(link: Link, place: Place, subscribers: Sequence[str]) -> None:
@@ -111,7 +113,7 @@ def read(link: Link, place: Place, subscriber: str, publishers: int) -> Span:
             break
     check.finish(link.shared[:publishers])
     end.close()
-    return Span(begin, last, check.count, check.faults)
+    return Span(begin, last, check.count, check.faults, check.count)
 
 
 def is_all(link: Link, publishers: int, count: int) -> bool:

@@ -60,6 +60,8 @@ class Session:
     def __init__(self, wish: Wish) -> None:
         _check_size(wish.size)
         is_suite = SUITE in wish.scenarios
+        self.is_part = not is_suite or bool(wish.only)
+        """Whether a report keeps what it has of other scenarios."""
         cases = [_adapted(case, wish) for case in _cases(wish)]
         _check_names("peer", wish.peers, PEERS)
         names = [case.name for case in cases]

@@ -10,7 +10,7 @@ from mbctl.bench.figures import Figure
 
 FIELDS = (
     *("name", "system", "value", "unit", "variation", "p50", "p99", "p99.9", "ratio"),
-    *("durability", "status", "messages", "faults", "version", "settings", "note"),
+    *("durability", "status", "messages", "compared", "faults", "version", "settings", "note"),
 )
 """The columns of ``--csv`` and of tab-separated text."""
 
@@ -35,6 +35,7 @@ def row(figure: Figure) -> dict[str, Any]:
         "durability": figure.durability,
         "status": figure.status,
         "messages": figure.messages,
+        "compared": figure.compared,
         "faults": figure.faults,
         "version": figure.version,
         "settings": figure.settings,

@@ -57,15 +57,15 @@ def _facts(results: Results) -> Iterable[tuple[str, str | float]]:
 def _verdict(results: Results, judged: Sequence[Judged]) -> str:
     """In a few lines, what came out."""
     faults = [f"{f.name}, {f.system}: {fault}" for f in results.figures for fault in f.faults]
-    looked = sum(f.messages for f in results.figures if f.system == "mbctl")
+    compared = sum(f.compared for f in results.figures if f.system == "mbctl")
     lines = ["## What came out"]
     if faults:
         lines.append("**Messages were lost, doubled, changed or out of order:**")
         lines += [f"- {fault}" for fault in faults]
     else:
         lines.append(
-            f"- {looked:,} messages went through mbctl and were looked at:"
-            " none was lost, doubled, changed or out of order, on any system."
+            f"- {compared:,} messages of mbctl were read and compared with what was sent:"
+            " none was lost, doubled, changed or out of order, and none on any other system."
         )
     measured = [j for j in judged if j.verdict != "not measured"]
     met = [j for j in measured if j.verdict == "met"]

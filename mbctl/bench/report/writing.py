@@ -25,11 +25,11 @@ def check_plotting() -> None:
         raise NotSupported(what="--report without matplotlib: pip install 'mbctl[bench]'; it")
 
 
-def write_report(results: Results, directory: Path) -> Results:
-    """Write the page, its plots and the raw results; these with what was there before."""
+def write_report(results: Results, directory: Path, *, is_part: bool) -> Results:
+    """Write the page, its plots and the raw results; of a part, with the others there are."""
     directory.mkdir(parents=True, exist_ok=True)
     earlier = directory / RESULTS
-    if earlier.exists():
+    if is_part and earlier.exists():
         results = merged(load_results(earlier), results)
     save_results(results, earlier)
     write_page(results, directory)

@@ -106,6 +106,7 @@ def rate_of(case: Case, spans: Sequence[Span], ends: Sequence[Span]) -> Measured
     return Measured(
         value=count * size / seconds,
         messages=count,
+        compared=sum(span.compared for span in spans),
         faults=[fault for span in spans for fault in span.faults],
     )
 

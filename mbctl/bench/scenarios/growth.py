@@ -122,6 +122,7 @@ def _two_phases(published: Span, read: Span) -> Measured:
     return Measured(
         value=read.count / seconds,
         messages=read.count,
+        compared=read.compared,
         faults=read.faults,
         details={
             "published_per_s": published.count / (published.end_ns - published.begin_ns) * 1e9,
@@ -156,7 +157,7 @@ def use_topics(link: Link, place: Place, count: int, sends: int) -> tuple[Span, 
             read += len(payloads)
             wrong += payloads != batch
         faults = [f"{wrong:,} pulls did not bring what was sent"] if wrong else []
-        span = Span(begin, clock(), read, faults)
+        span = Span(begin, clock(), read, faults, read)
         for name in names[1:]:
             publisher.delete_topic(name)
     return published, span
@@ -201,7 +202,8 @@ def use_subscriptions(link: Link, place: Place, count: int, sends: int) -> tuple
     for check in checks:
         check.finish([pipe.sent])
     faults = [fault for check in checks for fault in check.faults]
-    return published, Span(begin, end, sum(check.count for check in checks), faults)
+    count = sum(check.count for check in checks)
+    return published, Span(begin, end, count, faults, count)
 
 
 # --- connections --------------------------------------------------------------------------------
@@ -303,6 +305,7 @@ def _measure_beside(trial: Trial, read_old: bool = False) -> Measured:
     measured = rate_of(case, spans[:2], spans[1:2])
     for span in spans[2:]:
         measured.messages += span.count
+        measured.compared += span.compared
         measured.faults += span.faults
         measured.details["old_per_s"] = span.count / (span.end_ns - span.begin_ns) * 1e9
     return measured
@@ -317,4 +320,5 @@ def read_some(link: Link, place: Place, name: str, count: int) -> Span:
         while check.count < count:
             payloads = subscriber.pull(place.topic, place.settings.batch, wait=END_S).payloads
             check.take(payloads)
-        return Span(begin, time.perf_counter_ns(), check.count, check.faults)
+        end = time.perf_counter_ns()
+    return Span(begin, end, check.count, check.faults, check.count)

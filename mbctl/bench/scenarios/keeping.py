@@ -190,7 +190,9 @@ def _measure_recovery(trial: Trial) -> Measured:
             (span,) = trial.stage.play(trial.system, work, END_S)
     if kept != sent:
         span.faults.append(f"{sent:,} were acknowledged, {kept:,} are there after the crash")
-    return Measured(value=seconds * 1e3, messages=span.count, faults=span.faults)
+    return Measured(
+        value=seconds * 1e3, messages=span.count, compared=span.compared, faults=span.faults
+    )
 
 
 def _measure_reclaim(trial: Trial) -> Measured:
@@ -211,6 +213,7 @@ def _measure_reclaim(trial: Trial) -> Measured:
     return Measured(
         value=seconds * 1e3,
         messages=span.count,
+        compared=span.compared,
         faults=span.faults,
         details={"disk_mib_before": full / MIB, "disk_mib_after": left / MIB},
     )

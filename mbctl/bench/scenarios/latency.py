@@ -101,6 +101,7 @@ def _measure_delivery(trial: Trial, rate: int = 0) -> Measured:
     samples = [end - begin for begin, end in zip(sent, arrived, strict=False)]
     measured = timed(samples[_WARM_UP:])
     measured.faults = faults
+    measured.compared = len(arrived)
     return measured
 
 

@@ -124,7 +124,7 @@ def follow_all(link: Link, place: Place, name: str, sent: int) -> Span:
         end = time.perf_counter_ns()
         messages.close()
     check.finish(link.shared[:1])
-    return Span(begin, end, check.count, check.faults)
+    return Span(begin, end, check.count, check.faults, check.count)
 
 
 def publish_kind(link: Link, place: Place, kind: Kind, each: bool, bound: Bound) -> Span:

@@ -123,6 +123,7 @@ def bench(
     afterwards. Without a SCENARIO it is a tour of a minute.
     """
     from mbctl.bench.figures import load_results
+    from mbctl.bench.report.writing import write_report
     from mbctl.bench.session import Session, Wish
 
     output = output_of(context)
@@ -144,7 +145,9 @@ def bench(
         )
     )
     results = session.run(bar=output.stderr.isatty() and not output.quiet)
-    _save(results, json, csv, report)
+    _save(results, json, csv)
+    if report is not None:
+        write_report(results, report, is_part=session.is_part)
     _show(output, results)
     if before is not None:
         from mbctl.bench.comparing import compare as compared
@@ -177,7 +180,7 @@ def _listed(names: str) -> list[str]:
     return [name for name in names.split(",") if name]
 
 
-def _save(results: "Results", json: Path | None, csv: Path | None, report: Path | None) -> None:
+def _save(results: "Results", json: Path | None, csv: Path | None) -> None:
     from mbctl.bench.figures import save_results
     from mbctl.bench.showing import save_csv
 
@@ -185,10 +188,6 @@ def _save(results: "Results", json: Path | None, csv: Path | None, report: Path 
         save_results(results, json)
     if csv is not None:
         save_csv(results.figures, csv)
-    if report is not None:
-        from mbctl.bench.report.writing import write_report
-
-        write_report(results, report)
 
 
 def _show(output: Output, results: "Results") -> None:
@@ -246,7 +245,7 @@ def _end(output: Output, session: "Session", results: "Results") -> int:
     failed = [reason for c in session.conditions if (reason := c.fails(results)) is not None]
     for line in (*faults, *failed):
         output.failure("BenchFailed", line)
-    if not faults:
-        looked = sum(figure.messages for figure in results.figures)
-        output.note(f"{looked:,} messages: none lost, doubled, changed or out of order")
+    compared = sum(figure.compared for figure in results.figures)
+    if compared and not faults:
+        output.note(f"{compared:,} messages read: none lost, doubled, changed or out of order")
     return exit_codes.CHECK_FAILED if faults or failed else exit_codes.OK
