@@ -170,7 +170,7 @@ def _tied() -> list[str]:
     For a process that is killed and can end nothing itself.
     """
     setpriv = shutil.which("setpriv")
-    return [setpriv, "--pdeathsig", "TERM", "--"] if setpriv else []
+    return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
 
 
 def _below(pid: int) -> list[int]:
