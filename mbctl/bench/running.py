@@ -13,11 +13,11 @@ from mbctl.bench.cases import Case, Trial
 from mbctl.bench.figures import Figure, Results
 from mbctl.bench.stage import Stage
 from mbctl.bench.systems.interface import System, Unavailable
-from mbctl.bench.systems.registry import system
+from mbctl.bench.systems.registry import PEERS, system
 
 MACHINE = "machine"
 
-# Who has failed so often is not tried again: each failure may take as long as a time limit.
+# A peer that has failed so often is not tried again: each failure may take as long as a time limit.
 _FAILURES_MAX = 3
 
 
@@ -105,11 +105,12 @@ class Runner:
 
     def _run_once(self, trial: Trial, figure: Figure) -> None:
         name = trial.system
-        if self._failures[name] >= _FAILURES_MAX:
+        if name in PEERS and self._failures[name] >= _FAILURES_MAX:
             figure.status, figure.note = "failed", f"given up after {_FAILURES_MAX} failures"
         elif not _excused(figure, partial(self._measure, trial, figure)):
             self._failures[name] += 1
-            trial.stage.forget(name)
+            # It begins anew, and if it does not even stop, the figure says that.
+            _excused(figure, partial(trial.stage.forget, name))
 
     def _measure(self, trial: Trial, figure: Figure) -> None:
         measured = trial.case.measure(trial)
