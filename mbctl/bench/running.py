@@ -60,7 +60,13 @@ class Runner:
         """Measure everything; what fails is said in its figure, and the rest goes on."""
         with Stage(self._plan.directory) as stage:
             for case in self._plan.cases:
-                self._run_case(stage, self._numbered(case))
+                figures = self._begin_case(case)
+                try:
+                    self._run_case(stage, self._numbered(case), figures)
+                except KeyboardInterrupt:
+                    for figure in figures.values():
+                        figure.status = "partial"
+                    raise
 
     def _look_for_systems(self) -> None:
         for name in ("mbctl", *self._plan.peers):
@@ -88,10 +94,14 @@ class Runner:
     def _repeats(self, case: Case) -> int:
         return 1 if self._plan.numbered else min(self._plan.repeat, case.repeat_max)
 
-    def _run_case(self, stage: Stage, case: Case) -> None:
+    def _begin_case(self, case: Case) -> dict[str, Figure]:
+        """Its figures by systems, without any values yet."""
         figures = {n: _figure(case, n, self._versions.get(n, "")) for n in self._systems(case)}
         self.figures.extend(figures.values())
         self._samples.clear()
+        return figures
+
+    def _run_case(self, stage: Stage, case: Case, figures: dict[str, Figure]) -> None:
         for number in range(self._repeats(case)):
             if number and time.monotonic() - self._began > self._plan.seconds_max:
                 self._done += len(figures) * (self._repeats(case) - number)
