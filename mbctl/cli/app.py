@@ -28,6 +28,7 @@ COMMANDS = (
     "restore",
     "verify",
     "repair",
+    "bench",
     "demo",
 )
 """In the order in which people meet them. Each is a module of ``mbctl.cli.commands``."""

@@ -39,7 +39,7 @@ ENDLESS = {
     "mbctl follow orders": "orders\t",
     "mbctl follow orders packages --name billing -o jsonl": '{"topic":"',
 }
-SLOW = ("mbctl demo",)
+SLOW = ("mbctl demo", "mbctl bench")
 QUICK = [e for e in EXAMPLES if e not in ENDLESS and not e.startswith(SLOW)]
 
 
@@ -117,7 +117,27 @@ def test_example_works_in_a_shell(example: str, environment: dict[str, str]) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("example", [e for e in EXAMPLES if e.startswith(SLOW)])
+@pytest.mark.parametrize("example", [e for e in EXAMPLES if e.startswith("mbctl bench")])
+def test_example_of_the_benchmark_works_with_little_to_do(
+    example: str, environment: dict[str, str]
+) -> None:
+    if "--report" in example:
+        pytest.importorskip("matplotlib")
+    short = f"{example} --repeat 1 --seconds 0.02"
+    before = "mbctl bench publish --repeat 1 --seconds 0.02 --json yesterday.json"
+    ended = subprocess.run(
+        ["bash", "-c", f"{before} && {short}" if "yesterday" in example else short],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    # The floor that one of them names is for runs that are longer.
+    assert ended.returncode in ((0, 8) if "--fail-if" in example else (0,)), ended.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", [e for e in EXAMPLES if e.startswith("mbctl demo")])
 def test_slow_example_works(example: str, environment: dict[str, str]) -> None:
     ended = subprocess.run(
         ["bash", "-c", example], env=environment, capture_output=True, text=True, timeout=60

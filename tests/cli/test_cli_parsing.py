@@ -71,7 +71,6 @@ def test_summaries_of_commands_are_not_cut_off(run: Run) -> None:
     [
         ("top",),
         ("doctor",),
-        ("bench",),
         ("user", "list"),
         ("cluster", "start"),
         ("server", "--engine", "local"),
@@ -171,7 +170,7 @@ def test_wrong_usage_with_json_is_reported_as_json_too(run: Run, flags: tuple[st
 
 
 # What these say is shown in the same forms, and asks no server.
-OF_FILES = ("verify", "repair", "restore")
+OF_FILES = ("verify", "repair", "restore", "bench")
 OF_SERVERS = (("-s, --server HOST:PORT", "MBCTL_SERVER"), ("--timeout SECONDS", "MBCTL_TIMEOUT"))
 
 
