@@ -1,6 +1,5 @@
 """One blocking connection: requests out, replies in. It reconnects to nothing."""
 
-import os
 import select
 import socket
 import struct
@@ -158,8 +157,6 @@ class Channel:
         room = self._session.room()
         assert room is not None
         while time.monotonic_ns() < until_ns:
-            # Whoever is to answer may be waiting for this core.
-            os.sched_yield()
             with suppress(BlockingIOError):
                 count = self._socket.recv_into(room, 0, socket.MSG_DONTWAIT)
                 self._patience.paid()

@@ -1,7 +1,6 @@
 """Keeps the loop from sleeping while the next request is about to come."""
 
 import asyncio
-import os
 import time
 
 from mbctl.patience import Patience
@@ -33,8 +32,6 @@ class Alert:
 
     def _look(self) -> None:
         if time.monotonic_ns() < self._until_ns:
-            # Whoever is to send may be waiting for this core.
-            os.sched_yield()
             self._loop.call_soon(self._look)
             return
         self._is_looking = False
