@@ -100,6 +100,10 @@ class Engine(Protocol):
     on_failure: Callable[[MbctlError], None]
     """Called once when the engine has failed and can serve nothing any more."""
 
+    @property
+    def is_storing(self) -> bool:
+        """Whether what was accepted is being stored, and answers will come from elsewhere."""
+
     def register_publisher(self, session: bytes, done: Done[None]) -> None:
         """Make a publisher session known."""
 

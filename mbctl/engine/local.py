@@ -57,6 +57,11 @@ class LocalEngine(Publishing, Subscribing, Looking):
         if recovered is not None:
             self._begin_with(restore(self.core, recovered, runtime.now_ns()))
 
+    @property
+    def is_storing(self) -> bool:
+        """Whether something is on its way to the disk."""
+        return bool(self._turns.under_way)
+
     def _begin_with(self, restored: Restored) -> None:
         self.clamped = restored.clamped
         for clamped in restored.clamped:

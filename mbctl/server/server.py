@@ -48,7 +48,7 @@ class Server:
         self.congested: dict[Connection, None] = {}
         """Connections that are not read from because they have enough to do or in flight."""
         self.turns = Turns(loop, lambda: self.has_room)
-        self.alert = Alert(loop)
+        self.alert = Alert(loop, lambda: engine.is_storing)
         self.partial = Partial(limits.partial_bytes, self.turns)
         self.unread = Unread(limits, loop)
         self.request_bytes = 0

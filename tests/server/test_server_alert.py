@@ -85,3 +85,20 @@ def test_a_request_during_long_work_does_not_end_the_looking(rounds: Rounds) -> 
     assert not rounds.due
     alert.expect()
     assert len(rounds.due) == 1
+
+
+def test_loop_sleeps_while_the_answers_come_from_a_thread(rounds: Rounds) -> None:
+    is_storing = False
+    alert = Alert(cast(asyncio.AbstractEventLoop, rounds), lambda: is_storing)
+    answers_until_awake(alert, rounds)
+    alert.came()
+    alert.expect()
+    is_storing = True
+    rounds.go_round(1)
+    assert not rounds.due
+    alert.expect()
+    assert not rounds.due
+    # That was no look in vain.
+    is_storing = False
+    alert.expect()
+    assert len(rounds.due) == 1
