@@ -1,13 +1,16 @@
 """Arguments and options that several commands take, and how their text is read."""
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mbctl.actions import places, text
 from mbctl.errors import InvalidArgument, MbctlError
 from mbctl.model import Start, check_name
+
+if TYPE_CHECKING:
+    from mbctl.actions.messages import Look
 
 
 def complete_topic(incomplete: str) -> list[str]:
@@ -59,6 +62,39 @@ FromOption = Annotated[
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 """Whether to go on without a question."""
+
+
+FormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        "-F",
+        metavar="FORMAT",
+        help="Write this of each message, such as '%T %k %p\\n': %t topic, %o offset, %k key,"
+        " %p payload, %h headers, %h{NAME} one, %l bytes, %T time, %n number, %d deliveries.",
+        show_default=False,
+    ),
+]
+"""What is written of a message; see ``make_look``."""
+
+FullOption = Annotated[
+    bool,
+    typer.Option("--full", help="Show messages whole: headers, JSON folded, binary as hex."),
+]
+"""Whether a message is shown on lines of its own; see ``make_look``."""
+
+
+def make_look(template: str | None, full: bool) -> "Look":
+    """Read ``--format`` and ``--full``."""
+    from mbctl.actions.formats import parse_format
+    from mbctl.actions.messages import Look
+
+    if template is not None and full:
+        raise typer.BadParameter("--format and --full do not go together.")
+    try:
+        return Look(None if template is None else parse_format(template), full)
+    except InvalidArgument as error:
+        raise typer.BadParameter(f"{error}.", param_hint="'--format'") from None
 
 
 def parse_start(start: str | None) -> Start | None:

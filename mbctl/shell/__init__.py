@@ -27,6 +27,10 @@ class ShellOptions(msgspec.Struct, frozen=True, kw_only=True):
     color: "Colour" = "auto"
     quiet: bool = False
     verbose: bool = False
+    context: tuple[str, str] = ("", "")
+    """The name of the context and its colour, which the prompt shows."""
+    must_confirm: bool = False
+    """Whether what destroys something is done only when it is asked for twice."""
 
 
 def run(kind: "Kind", options: ShellOptions) -> int:

@@ -12,6 +12,8 @@ class Toolbar(msgspec.Struct, frozen=True):
     reachable: bool | None
     label: str
     syntax: str
+    facts: str = ""
+    """Lag and rate, and what else changes by itself."""
 
     def line(self, columns: int) -> str:
         """The bottom line, exactly as wide as the terminal.
@@ -19,7 +21,9 @@ class Toolbar(msgspec.Struct, frozen=True):
         Where it is narrow, the syntax counts most as long as there is a connection.
         """
         state = {True: "connected", False: "no connection", None: "connecting"}[self.reachable]
-        lefts = [f" {state} {self.server}  {self.label}", f" {state} {self.server}"]
+        who = f" {state} {self.server}  {self.label}"
+        lefts = [f"{who}  {self.facts}"] if self.facts else []
+        lefts += [who, f" {state} {self.server}"]
         if self.reachable:
             lefts.append(f" {self.server}")
         right = f"{self.syntax} " if self.syntax else ""

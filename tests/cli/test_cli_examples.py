@@ -37,6 +37,7 @@ ENDLESS = {
     "mbctl server --data ./broker --max-bytes 4G": READY,
     "mbctl server --memory --port 0": READY,
     "mbctl follow orders": "orders\t",
+    "mbctl follow orders --rate": "20",
     "mbctl follow orders packages --name billing -o jsonl": '{"topic":"',
 }
 SLOW = ("mbctl demo",)

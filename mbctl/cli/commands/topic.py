@@ -7,7 +7,16 @@ import typer
 
 from mbctl.actions import places, text
 from mbctl.actions.topics import READ_COUNT
-from mbctl.cli.arguments import Topic, Yes, parse_age, parse_place, parse_size
+from mbctl.cli.arguments import (
+    FormatOption,
+    FullOption,
+    Topic,
+    Yes,
+    make_look,
+    parse_age,
+    parse_place,
+    parse_size,
+)
 from mbctl.cli.command import ClientCommand, Group, make_app
 from mbctl.cli.options import Client, client_of
 from mbctl.model import TopicSettings
@@ -127,6 +136,7 @@ def why(context: typer.Context, topic: Topic) -> None:
     cls=ClientCommand,
     epilog="""
     mbctl topic read orders
+    mbctl topic read orders --full
     mbctl topic read orders --from 2h -n 100000 -o raw > orders.txt
     """,
 )
@@ -145,6 +155,8 @@ def read(
         int,
         typer.Option("-n", "--count", metavar="MAX", min=1, help="Stop after this many messages."),
     ] = READ_COUNT,
+    template: FormatOption = None,
+    full: FullOption = False,
 ) -> None:
     """Print messages of a topic, read or not, without a subscription.
 
@@ -153,9 +165,10 @@ def read(
     from mbctl.actions import topics
 
     begin = parse_place(start, "--from")
+    look = make_look(template, full)
     client = client_of(context)
     with client.admin() as admin:
-        topics.read_topic(admin, client.output, topic, start=begin, count=count)
+        topics.read_topic(admin, client.output, topic, start=begin, count=count, look=look)
 
 
 @app.command(cls=ClientCommand, epilog="mbctl topic purge orders --yes")
