@@ -129,6 +129,10 @@ class Output:
         self.write_text(written)
         self.flush()
 
+    def write_object(self, value: Row) -> None:
+        """Put an object of JSON on a line."""
+        self.write(_json(value) + b"\n")
+
     def line(self, columns: Sequence[Column], row: Row) -> None:
         """Show one of many states of the same thing, each on a line; titles follow the values."""
         if self.as_json:
@@ -219,6 +223,10 @@ class Output:
     def bold(self, shown: str) -> str:
         """``shown`` in a colour that stands out, where there is colour."""
         return self._paint(_BOLD, shown, on=self.color)
+
+    def bad(self, shown: str) -> str:
+        """``shown`` in the colour of errors, where there is colour."""
+        return self._paint(_RED, shown, on=self.color)
 
     def _paint(self, style: str, shown: str, *, on: bool) -> str:
         return f"{style}{shown}{_RESET}" if on and shown else shown

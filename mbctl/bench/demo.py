@@ -11,16 +11,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import SpawnProcess
-from typing import TYPE_CHECKING, Any
 
 from mbctl.bench.demo_parts import PublisherPart, SubscriberPart, publish, subscribe
+from mbctl.bench.demo_picture import FRAME_S, Moment, Picture
 from mbctl.bench.processes import ServerProcess, memory_bytes
 from mbctl.client.admin import Admin
 from mbctl.client.subscriber import Subscriber
-from mbctl.model import MIB, SubscriptionInfo, TopicInfo
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from mbctl.model import MIB
 
 TOPIC = "orders"
 PUBLISHERS = (PublisherPart("till-1", 12_000), PublisherPart("till-2", 4_000))
@@ -30,8 +27,6 @@ SUBSCRIBERS = (
     SubscriberPart("reports", 6_000),
 )
 
-_FRAME_S = 0.25
-_BAR_WIDTH = 28
 # How much longer than it runs the demo may take to let the slow ones catch up.
 _DRAIN_S = 60.0
 
@@ -118,7 +113,20 @@ def _watch(admin: Admin, cast: _Cast, seconds: float, pid: int, *, live: bool) -
     """Show what happens until all is read; the most memory that the broker had."""
     begin = time.monotonic()
     memory_peak = 0
-    picture = _Picture(live=live)
+    picture = Picture(live=live)
+
+    def moment(elapsed: float) -> Moment:
+        return Moment(
+            elapsed=elapsed,
+            seconds=seconds,
+            is_sending=not cast.stop.is_set(),
+            sent={name: value.value for name, value in cast.sent.items()},
+            received={name: value.value for name, value in cast.received.items()},
+            topic=admin.topic(TOPIC),
+            subscriptions=admin.subscriptions(TOPIC),
+            memory=memory_bytes(pid),
+        )
+
     with picture:
         while any(process.is_alive() for process in cast.subscribers):
             elapsed = time.monotonic() - begin
@@ -126,95 +134,12 @@ def _watch(admin: Admin, cast: _Cast, seconds: float, pid: int, *, live: bool) -
                 cast.end_publishing()
             if elapsed > seconds + _DRAIN_S:
                 break
-            memory_peak = max(memory_peak, memory_bytes(pid))
-            picture.show(elapsed, admin.topic(TOPIC), admin.subscriptions(TOPIC), cast)
-            time.sleep(_FRAME_S)
-        picture.show(time.monotonic() - begin, admin.topic(TOPIC), admin.subscriptions(TOPIC), cast)
+            now = moment(elapsed)
+            memory_peak = max(memory_peak, now.memory)
+            picture.show(now)
+            time.sleep(FRAME_S)
+        picture.show(moment(time.monotonic() - begin))
     return memory_peak
-
-
-class _Picture:
-    """What the watcher sees: a table that moves, or a line a second."""
-
-    def __init__(self, *, live: bool) -> None:
-        self._live: Any = None
-        self._second = -1
-        self._most_unread = 1
-        self._before: dict[str, tuple[float, int]] = {}
-        if live:
-            from rich.live import Live
-
-            self._live = Live(refresh_per_second=1 / _FRAME_S, transient=False)
-
-    def __enter__(self) -> None:
-        if self._live is not None:
-            self._live.start()
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
-
-    def show(
-        self, elapsed: float, topic: TopicInfo, subscriptions: list[SubscriptionInfo], cast: _Cast
-    ) -> None:
-        """Draw the present state."""
-        self._most_unread = max(self._most_unread, *(s.unread for s in subscriptions))
-        if self._live is not None:
-            self._live.update(self._table(elapsed, topic, subscriptions, cast))
-        elif int(elapsed) > self._second:
-            self._second = int(elapsed)
-            behind = "  ".join(f"{s.subscriber} {s.unread:,}" for s in subscriptions)
-            print(
-                f"{elapsed:4.0f} s  sent {cast.total_sent:9,}  kept {topic.messages:9,}"
-                f"  unread: {behind}",
-                flush=True,
-            )
-
-    def _table(
-        self, elapsed: float, topic: TopicInfo, subscriptions: list[SubscriptionInfo], cast: _Cast
-    ) -> "Table":
-        from rich.table import Table
-        from rich.text import Text
-
-        phase = "catching up" if cast.stop.is_set() else "sending"
-        table = Table(
-            title=f"topic {TOPIC}   {elapsed:.0f} s, {phase}",
-            caption=f"the broker keeps {topic.messages:,} messages, {topic.bytes / MIB:.1f} MiB,"
-            f" of {topic.next_offset:,} sent",
-            title_justify="left",
-            caption_justify="left",
-        )
-        table.add_column("who")
-        table.add_column("messages", justify="right")
-        table.add_column("a second", justify="right")
-        table.add_column("unread", justify="right")
-        table.add_column("", width=_BAR_WIDTH)
-        for name, value in cast.sent.items():
-            table.add_row(
-                Text(f"▶ {name}", "green"),
-                f"{value.value:,}",
-                self._rate(name, elapsed, value),
-                "",
-                "",
-            )
-        for subscription in subscriptions:
-            name = subscription.subscriber
-            value = cast.received[name]
-            bar = "█" * round(_BAR_WIDTH * subscription.unread / self._most_unread)
-            table.add_row(
-                Text(f"◀ {name}", "cyan"),
-                f"{value.value:,}",
-                self._rate(name, elapsed, value),
-                f"{subscription.unread:,}",
-                Text(bar, "yellow"),
-            )
-        return table
-
-    def _rate(self, name: str, elapsed: float, value: Any) -> str:
-        """Messages a second since the picture before."""
-        before, count = self._before.get(name, (0.0, 0))
-        self._before[name] = (elapsed, value.value)
-        return f"{(value.value - count) / max(elapsed - before, 0.001):,.0f}"
 
 
 def _sum_up(admin: Admin, cast: _Cast, memory: tuple[int, int, int]) -> int:

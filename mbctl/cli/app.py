@@ -24,10 +24,13 @@ COMMANDS = (
     "subscription",
     "status",
     "ping",
+    "top",
+    "doctor",
     "backup",
     "restore",
     "verify",
     "repair",
+    "context",
     "demo",
 )
 """In the order in which people meet them. Each is a module of ``mbctl.cli.commands``."""

@@ -1,6 +1,5 @@
 """Arguments and options that several commands take, and how their text is read."""
 
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,19 +9,59 @@ from mbctl.errors import InvalidArgument, MbctlError
 from mbctl.model import Start, check_name
 
 if TYPE_CHECKING:
+    from mbctl import Admin
     from mbctl.actions.messages import Look
 
 
-def complete_topic(incomplete: str) -> list[str]:
-    """Names of topics that begin with ``incomplete``, for the shell's completion."""
-    from mbctl import Admin
-    from mbctl.cli.options import DEFAULT_SERVER
+# A completion that takes longer is a terminal that hangs.
+_COMPLETE_TIMEOUT_S = 0.3
+
+
+def complete_topic(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Topics that begin with ``incomplete``, for the completion of the user's shell."""
+    try:
+        with _admin_of(context) as admin:
+            return [
+                (info.topic, text.counted(info.messages, "message"))
+                for info in admin.topics()
+                if info.topic.startswith(incomplete)
+            ]
+    except (MbctlError, OSError):
+        return []
+
+
+def complete_subscriber(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Subscribers that begin with ``incomplete``: of the topic given, or of all."""
+    topic = context.params.get("topic")
+    unread: dict[str, int] = {}
+    try:
+        with _admin_of(context) as admin:
+            for info in admin.subscriptions(topic if isinstance(topic, str) else None):
+                if info.subscriber.startswith(incomplete):
+                    unread[info.subscriber] = unread.get(info.subscriber, 0) + info.unread
+    except (MbctlError, OSError):
+        return []
+    return [(name, f"{count:,} unread") for name, count in unread.items()]
+
+
+def complete_context(incomplete: str) -> list[str]:
+    """Contexts that begin with ``incomplete``."""
+    from mbctl.actions import contexts
 
     try:
-        with Admin(os.environ.get("MBCTL_SERVER") or DEFAULT_SERVER, timeout=0.5) as admin:
-            return [i.topic for i in admin.topics() if i.topic.startswith(incomplete)]
-    except MbctlError:
+        return [name for name in contexts.load().contexts if name.startswith(incomplete)]
+    except (MbctlError, OSError):
         return []
+
+
+def _admin_of(context: typer.Context) -> "Admin":
+    """A client of the server that the half-typed command line means."""
+    from mbctl import Admin
+    from mbctl.cli.options import DEFAULT_SERVER, find_server
+
+    said = context.params.get("server") or DEFAULT_SERVER
+    server, _ = find_server(said, context.params.get("context"), context)
+    return Admin(server, timeout=_COMPLETE_TIMEOUT_S)
 
 
 def check_names(names: list[str]) -> list[str]:

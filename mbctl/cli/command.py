@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -91,14 +91,17 @@ class ClientCommand(Command):
 
     def invoke(self, ctx: Any) -> int:
         """Run the command with a ``Client``; return its exit code."""
-        options = take_client_options(ctx.params)
-        client = Client(options, options.make_output())
-        ctx.obj = client
-        return guard(
-            lambda: super(Command, self).invoke(ctx),
-            client.output,
-            topics=lambda: _topic_names(client),
-        )
+        shown = Output(ctx.params["output"], color=ctx.params["color"])
+        made: list[Client] = []
+
+        def act() -> int | None:
+            options = take_client_options(ctx.params, ctx)
+            client = Client(options, options.make_output())
+            made.append(client)
+            ctx.obj = client
+            return cast("int | None", super(Command, self).invoke(ctx))
+
+        return guard(act, shown, topics=lambda: _topic_names(made[0]))
 
 
 class DirectoryCommand(Command):

@@ -31,6 +31,8 @@ class ShellOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The name of the context and its colour, which the prompt shows."""
     must_confirm: bool = False
     """Whether what destroys something is done only when it is asked for twice."""
+    yes: bool = False
+    """The second time, for a script."""
 
 
 def run(kind: "Kind", options: ShellOptions) -> int:

@@ -45,6 +45,7 @@ def run_batch(kind: Kind, options: ShellOptions, output: Output) -> int:
         session = Session(kind, options, output)
         finished = False
         try:
+            session.refuses_to_destroy = options.must_confirm and not options.yes
             finished, failed = _run(session, lines, output, keep_going=options.keep_going)
         finally:
             session.close(clean=finished)

@@ -15,6 +15,7 @@ from mbctl.errors import InvalidArgument, MbctlError, NotSubscribed, TopicNotFou
 from mbctl.shell import ShellOptions
 from mbctl.shell import commands as c
 from mbctl.shell.commands import Command, Kind
+from mbctl.shell.confirm import target_of
 from mbctl.shell.follower import Beside
 from mbctl.shell.grammar import nearest, parse
 from mbctl.shell.help import OVERVIEW_COLUMNS, explain, overview
@@ -77,6 +78,8 @@ class Session:
         self._opened_admin: Admin | None = None
         self.in_use: str | None = None
         """The topic that a dot stands for."""
+        self.refuses_to_destroy = False
+        """Whether verbs that destroy something are refused: nobody can be asked."""
         self._recent: deque[Message] = deque(maxlen=_RECENT_MAX)
         for each in (output, beside.output if beside else output):
             each.recent = self._recent
@@ -115,6 +118,11 @@ class Session:
         Raises:
             MbctlError: it failed; the session goes on.
         """
+        if self.refuses_to_destroy and target_of(command) is not None:
+            raise InvalidArgument(
+                reason=f"context {self._options.context[0]} asks before anything is destroyed,"
+                " and there is nobody to ask: say --yes"
+            )
         match command:
             case c.Exit():
                 return False

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from mbctl.actions.receiving import PULL_COUNT
-from mbctl.cli.arguments import FormatOption, FullOption, Topic, make_look
+from mbctl.cli.arguments import FormatOption, FullOption, Topic, complete_subscriber, make_look
 from mbctl.cli.command import ClientCommand, make_app
 from mbctl.cli.options import client_of, not_negative
 
@@ -25,7 +25,13 @@ def pull(
     context: typer.Context,
     topic: Topic,
     name: Annotated[
-        str, typer.Option("--name", metavar="SUBSCRIBER", help="The subscriber's name.")
+        str,
+        typer.Option(
+            "--name",
+            metavar="SUBSCRIBER",
+            help="The subscriber's name.",
+            autocompletion=complete_subscriber,
+        ),
     ],
     count: Annotated[
         int | None,
