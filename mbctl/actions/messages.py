@@ -128,8 +128,7 @@ class MessageWriter:
 
     def _in_full(self, message: "Message") -> str:
         """One message on lines of its own."""
-        lines_max = None if self._output.verbose else payloads.FOLDED_LINES_MAX
-        lines = full_lines(self._output, message, lines_max=lines_max)
+        lines = full_lines(self._output, message, lines_max=payloads.FOLDED_LINES_MAX)
         return "".join([f"{line}\n" for line in lines])
 
     def _line(self, message: "Message") -> str:
@@ -150,8 +149,11 @@ class MessageWriter:
         return f"{self._output.dim(' '.join(about))} {payload}\n"
 
 
-def full_lines(output: Output, message: "Message", *, lines_max: int | None) -> Sequence[str]:
-    """A message with all there is to know about it, its payload on as many lines as it needs."""
+def full_lines(output: Output, message: "Message", *, lines_max: int) -> Sequence[str]:
+    """A message with all there is to know about it, its payload on at most so many lines.
+
+    Those who want to know more get it whole, whatever that is.
+    """
     now_ns = time.time_ns()
     about = [
         output.bold(f"{text.escape(message.topic)} #{message.offset}"),
@@ -166,7 +168,12 @@ def full_lines(output: Output, message: "Message", *, lines_max: int | None) -> 
     for name, value in message.headers.items():
         lines.append(f"{output.dim(text.escape(name))}  {text.escape(value)}")
     width = output.width or _FULL_WIDTH
-    shown = payloads.lines_of(message.payload, width=width, lines_max=lines_max)
+    shown = payloads.lines_of(
+        message.payload,
+        width=width,
+        lines_max=None if output.verbose else lines_max,
+        length_max=None if output.verbose else DISPLAY_LENGTH_MAX,
+    )
     if output.color and payloads.looks_like_json(message.payload):
         shown = [payloads.paint_json(line) for line in shown]
     return [*lines, *shown, ""]

@@ -76,6 +76,8 @@ class Output:
         self.terminal = self.stdout.isatty()
         self.color = _wants_color(color, self.stdout)
         self._error_color = _wants_color(color, self.stderr)
+        self.is_paging = False
+        """Whether a pager has the terminal."""
         self.recent: deque[Any] | None = None
         """The messages shown last, if somebody wants them kept."""
 
@@ -124,8 +126,12 @@ class Output:
         if self.terminal:
             from mbctl.actions.pager import show_in_pager
 
-            if show_in_pager(written):
-                return
+            self.is_paging = True
+            try:
+                if show_in_pager(written):
+                    return
+            finally:
+                self.is_paging = False
         self.write_text(written)
         self.flush()
 

@@ -80,14 +80,21 @@ def paint_json(shown: str) -> str:
     )
 
 
-def lines_of(payload: bytes, *, width: int, lines_max: int | None = None) -> list[str]:
-    """A payload on as many lines as it needs, with a last one that counts what is left out."""
+def lines_of(
+    payload: bytes, *, width: int, lines_max: int | None = None, length_max: int | None = None
+) -> list[str]:
+    """A payload on as many lines as it needs, with a last one that counts what is left out.
+
+    A line that is longer than ``length_max`` is cut, and says so.
+    """
     if is_binary(payload):
         return hex_lines(payload, lines_max=lines_max)
     lines = _json_lines(payload, width) if looks_like_json(payload) else None
     if lines is None:
         lines = payload.decode("utf-8", "backslashreplace").split("\n")
     shown = [text.escape(line) for line in lines[:lines_max]]
+    if length_max is not None:
+        shown = [text.clip(line, length_max) for line in shown]
     left = len(lines) - len(shown)
     return [*shown, f"…(+{text.counted(left, 'line')})"] if left else shown
 

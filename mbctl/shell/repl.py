@@ -227,14 +227,17 @@ class Repl:
             yield
             return
         wait = command.wait or 0.0 if isinstance(command, c.Pull) else 0.0
-        sentence = f"waiting for {self._options.server}; Ctrl-C gives up"
-        timer = threading.Timer(PATIENCE_S + wait, self._output.note, [sentence])
+        timer = threading.Timer(PATIENCE_S + wait, self._say_what_is_awaited)
         timer.daemon = True
         timer.start()
         try:
             yield
         finally:
             timer.cancel()
+
+    def _say_what_is_awaited(self) -> None:
+        if not self._output.is_paging:
+            self._output.note(f"waiting for {self._options.server}; Ctrl-C gives up")
 
     def _look_after_subscriber(self) -> None:
         """Let the watch know whose subscriptions are ours: registering may have changed that."""

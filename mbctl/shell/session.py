@@ -34,6 +34,7 @@ _CLEAR_SCREEN = "\x1b[H\x1b[2J"
 
 # Messages that `last` can show again: they may be 1 MiB each.
 _RECENT_MAX = 20
+_LAST_LINES_MAX = 1_000
 
 # What goes on by itself, ends the shell or has nothing to show cannot be watched.
 _UNWATCHED = (c.Follow, c.Watch, c.Exit, c.Clear, c.Register, c.Use)
@@ -201,7 +202,9 @@ class Session:
             raise InvalidArgument(reason="no message has been shown yet")
         messages = list(self._recent)[-count:]
         if self._output.for_people:
-            shown = [full_lines(self._output, message, lines_max=None) for message in messages]
+            shown = [
+                full_lines(self._output, message, lines_max=_LAST_LINES_MAX) for message in messages
+            ]
             self._output.page([line for lines in shown for line in lines])
             return
         with self._output.messages() as writer:
