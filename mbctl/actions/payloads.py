@@ -115,9 +115,28 @@ def hex_lines(payload: bytes, *, lines_max: int | None = None) -> list[str]:
 def _json_lines(payload: bytes, width: int) -> list[str] | None:
     """The lines of JSON, one if it fits; None if it is none."""
     try:
-        compact = msgspec.json.format(payload, indent=0).decode()
-        if len(compact) <= width:
-            return [compact]
-        return msgspec.json.format(payload, indent=2).decode().split("\n")
+        lines = msgspec.json.format(payload, indent=2).decode().split("\n")
+        return _folded(lines, width)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def _folded(lines: list[str], width: int) -> list[str]:
+    """Lines of JSON, of which each object and array that fits on one line is on one."""
+    folded: list[str] = []
+    begins: list[int] = []
+    for line in lines:
+        folded.append(line)
+        written = line.strip()
+        # A string ends with a quote, so this is a bracket that opens.
+        if written[-1:] in ("{", "["):
+            begins.append(len(folded) - 1)
+        elif written[:1] in ("}", "]"):
+            begin = begins.pop()
+            # More lines than columns cannot fit.
+            if len(folded) - begin <= width:
+                inner = " ".join([part.strip() for part in folded[begin + 1 : -1]])
+                joined = f"{folded[begin]}{inner}{written}"
+                if len(joined) <= width:
+                    folded[begin:] = [joined]
+    return folded

@@ -37,10 +37,26 @@ def test_json_that_fits_is_one_line_and_else_folded() -> None:
     assert payloads.lines_of(payload, width=80) == [
         '{"id": 1, "tags": ["a", "b"], "big": 123456789012345678901234567890}'
     ]
-    assert payloads.lines_of(payload, width=20) == [
-        *("{", '  "id": 1,', '  "tags": [', '    "a",', '    "b"', "  ],"),
+    assert payloads.lines_of(payload, width=22) == [
+        *("{", '  "id": 1,', '  "tags": ["a", "b"],'),
         *('  "big": 123456789012345678901234567890', "}"),
     ]
+    assert payloads.lines_of(payload, width=12)[2:6] == [
+        '  "tags": [',
+        '    "a",',
+        '    "b"',
+        "  ],",
+    ]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"{}", b"[]", b'[{}, [], ""]', b'{"a": "{", "b": "[\\"", "c": {"d": []}}', b"[1.0, 1e5]"],
+)
+@pytest.mark.parametrize("width", [1, 10, 20, 80])
+def test_folding_changes_nothing_of_the_json(payload: bytes, width: int) -> None:
+    lines = payloads.lines_of(payload, width=width)
+    assert "".join("".join(lines).split()) == "".join(payload.decode().split())
 
 
 def test_lines_that_are_left_out_are_counted() -> None:
