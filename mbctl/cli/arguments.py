@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mbctl.actions import places, text
-from mbctl.errors import InvalidArgument, MbctlError
+from mbctl.errors import InvalidArgument, InvalidName, MbctlError
 from mbctl.model import Start, check_name
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def complete_topic(context: typer.Context, incomplete: str) -> list[tuple[str, s
             return [
                 (info.topic, text.counted(info.messages, "message"))
                 for info in admin.topics()
-                if info.topic.startswith(incomplete)
+                if info.topic.startswith(incomplete) and _is_name(info.topic)
             ]
     except (MbctlError, OSError):
         return []
@@ -37,7 +37,7 @@ def complete_subscriber(context: typer.Context, incomplete: str) -> list[tuple[s
     try:
         with _admin_of(context) as admin:
             for info in admin.subscriptions(topic if isinstance(topic, str) else None):
-                if info.subscriber.startswith(incomplete):
+                if info.subscriber.startswith(incomplete) and _is_name(info.subscriber):
                     unread[info.subscriber] = unread.get(info.subscriber, 0) + info.unread
     except (MbctlError, OSError):
         return []
@@ -52,6 +52,15 @@ def complete_context(incomplete: str) -> list[str]:
         return [name for name in contexts.load().contexts if name.startswith(incomplete)]
     except (MbctlError, OSError):
         return []
+
+
+def _is_name(name: str) -> bool:
+    """Whether a name is one: shells evaluate what they are offered, whoever the server is."""
+    try:
+        check_name(name.removeprefix("~"))
+    except InvalidName:
+        return False
+    return True
 
 
 def _admin_of(context: typer.Context) -> "Admin":
