@@ -64,14 +64,18 @@ def complete(kind: Kind, before: str, live: LiveNames) -> list[Candidate]:
     return _candidates(place, _names(kind, place.names, live))
 
 
-def syntax_for(kind: Kind, text: str) -> str:
-    """The syntax of the verb that the line ``text`` begins with; empty if it has none."""
+def syntax_for(kind: Kind, text: str, *, full: bool = False) -> str:
+    """The syntax of the verb that the line ``text`` begins with; empty if it has none.
+
+    ``full`` has all options, even where a narrow terminal has no room for them.
+    """
     word = verb_token(text)
     verb = find_verb(word.text) if word else None
     if word is None or verb is None or kind not in verb.kinds:
         return ""
     inner = _inner_line(verb, text, word.end)
-    return (syntax_for(kind, inner) if inner else "") or verb.syntax
+    within = syntax_for(kind, inner, full=full) if inner else ""
+    return within or (verb.full_syntax if full else verb.syntax)
 
 
 def _inner_line(verb: Verb, line: str, position: int) -> str | None:

@@ -245,11 +245,14 @@ class Repl:
         self._watch.subscriber = subscriber.subscriber if subscriber else None
 
     def _toolbar(self, typed: str) -> Toolbar:
+        advice = self._advice(typed)
+        is_syntax = advice == syntax_for(self._kind, typed)
         return Toolbar(
             self._options.server,
             self._watch.reachable,
             self._session.label,
-            self._advice(typed),
+            advice,
+            syntax_for(self._kind, typed, full=True) if is_syntax else "",
             self._facts(),
         )
 

@@ -12,6 +12,8 @@ class Toolbar(msgspec.Struct, frozen=True):
     reachable: bool | None
     label: str
     syntax: str
+    full_syntax: str = ""
+    """The same with more in it, for terminals that are wide enough."""
     facts: str = ""
     """Lag and rate, and what else changes by itself."""
 
@@ -26,6 +28,11 @@ class Toolbar(msgspec.Struct, frozen=True):
         lefts += [who, f" {state} {self.server}"]
         if self.reachable:
             lefts.append(f" {self.server}")
+        if self.full_syntax and self.reachable:
+            for left in lefts[:-1]:
+                room = columns - len(left) - len(self.full_syntax) - 1
+                if room >= _GAP:
+                    return f"{left}{' ' * room}{self.full_syntax} "
         right = f"{self.syntax} " if self.syntax else ""
         for left in lefts:
             room = columns - len(left) - len(right)

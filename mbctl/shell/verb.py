@@ -69,13 +69,20 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def syntax(self) -> str:
         """How the verb is written, in one line: with its options, if they fit."""
+        if len(self.full_syntax) <= _SYNTAX_MAX:
+            return self.full_syntax
+        operands = [operand.written for operand in self.operands]
+        return " ".join([self.name, "[OPTIONS]", *operands])
+
+    @property
+    def full_syntax(self) -> str:
+        """The same with its options, however many there are."""
         options = [f"[{o.written}]" for o in self.options if not o.is_message]
         messages = [o.written for o in self.options if o.is_message]
         if messages:
             options.append(f"[{' | '.join(messages)}]")
         operands = [operand.written for operand in self.operands]
-        full = " ".join([self.name, *options, *operands])
-        return full if len(full) <= _SYNTAX_MAX else " ".join([self.name, "[OPTIONS]", *operands])
+        return " ".join([self.name, *options, *operands])
 
     @property
     def tail(self) -> Operand | None:
