@@ -33,6 +33,7 @@ from mbctl.shell.history import LineHistory, path_for
 from mbctl.shell.prompt import make_prompt, screen
 from mbctl.shell.session import Session
 from mbctl.shell.toolbar import Toolbar
+from mbctl.shell.verbs import find_verb
 from mbctl.shell.watch import TIMEOUT_S, ServerWatch
 
 if TYPE_CHECKING:
@@ -187,8 +188,6 @@ class Repl:
                 return self._session.execute(command), True
         except KeyboardInterrupt:
             self._output.note(f"\n{_interrupted(command) if begun else 'given up before it began'}")
-        except EOFError:
-            self._output.note("nothing was changed")
         except MbctlError as error:
             if isinstance(error, ConnectionFatal):
                 self._watch.refresh()
@@ -204,9 +203,10 @@ class Repl:
     def _hint(self, error: MbctlError, command: Command | None, line: str) -> str:
         """What to do about an error, with what this shell knows."""
         word = verb_token(line)
-        if isinstance(error, InvalidCommand) and word and word.text in self._watch.names.topics:
+        topic = word.text if word and find_verb(word.text) is None else ""
+        if isinstance(error, InvalidCommand) and topic in self._watch.names.topics:
             verb = "send" if self._kind == "publisher" else "peek"
-            return f"{word.text} is a topic: {verb} {word.text} ..."
+            return f"{topic} is a topic: {verb} {topic} ..."
         if isinstance(error, ConnectionLost | Timeout) and not isinstance(command, _LOOKS):
             return "whether it took effect is not known"
         return self._session.hint(error)

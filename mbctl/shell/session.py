@@ -216,7 +216,8 @@ class Session:
         """Run a verb until an interrupt or an error ends it."""
         while True:
             command = self.parse(line)
-            if command is None or isinstance(command, _UNWATCHED):
+            # What destroys something is asked about, and done once.
+            if command is None or isinstance(command, _UNWATCHED) or target_of(command) is not None:
                 raise InvalidArgument(
                     reason=f"{line!r} cannot be watched: it needs a verb that ends"
                 )

@@ -86,7 +86,9 @@ def test_watch_repeats_until_interrupted(topic: str) -> None:
         assert process.wait(PATIENCE_S) == 130
 
 
-@pytest.mark.parametrize("line", ["follow", "watch 1 topics", "exit", "clear", "use", "# nothing"])
+@pytest.mark.parametrize(
+    "line", ["follow", "watch 1 topics", "exit", "clear", "use", "# nothing", "drop x"]
+)
 def test_what_does_not_end_cannot_be_watched(line: str) -> None:
     code, _, err = run("subscriber", f"watch 1 {line}")
     assert (code, "cannot be watched" in err) == (7, True)
