@@ -96,7 +96,8 @@ class Terminal:
             command[0],
             command[1:],
             dimensions=(24, columns),
-            env={**os.environ, "TERM": "xterm-256color", **env},
+            # A list may be longer than the screen, and nobody is there to leave the pager.
+            env={**os.environ, "TERM": "xterm-256color", "PAGER": "cat", **env},
             timeout=PATIENCE_S,
         )
         # pexpect naps around each of these, which here serves nothing.
