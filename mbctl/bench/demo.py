@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import SpawnProcess
 
+import msgspec
+
 from mbctl.bench.demo_parts import PublisherPart, SubscriberPart, publish, subscribe
-from mbctl.bench.demo_picture import FRAME_S, Moment, Picture
+from mbctl.bench.demo_picture import FRAME_S, Moment, Picture, Show
 from mbctl.bench.processes import ServerProcess, memory_bytes
 from mbctl.client.admin import Admin
 from mbctl.client.subscriber import Subscriber
@@ -31,13 +33,13 @@ SUBSCRIBERS = (
 _DRAIN_S = 60.0
 
 
-def run(seconds: float, *, live: bool) -> int:
+def run(seconds: float, show: Show, *, color: bool = True) -> int:
     """Show the system at work for ``seconds``, then let all catch up; the exit code.
 
-    ``live`` draws one picture that moves; otherwise a line a second is printed. The code
-    is 1 if a message was lost, doubled or out of order.
+    The code is 1 if a message was lost, doubled or out of order.
     """
-    print("A broker, two publishers and three subscribers, each a process of its own.")
+    if show != "json":
+        print("A broker, two publishers and three subscribers, each a process of its own.")
     with ServerProcess() as server, Admin(server.address) as admin:
         admin.create_topic(TOPIC)
         for part in SUBSCRIBERS:
@@ -46,8 +48,13 @@ def run(seconds: float, *, live: bool) -> int:
         memory_before = memory_bytes(server.pid)
         cast = _Cast(server.address)
         with cast.playing():
-            memory_peak = _watch(admin, cast, seconds, server.pid, live=live)
-        return _sum_up(admin, cast, (memory_before, memory_peak, memory_bytes(server.pid)))
+            memory_peak = _watch(admin, cast, seconds, server.pid, Picture(show, color=color))
+        summary = _sum_up(admin, cast, (memory_before, memory_peak, memory_bytes(server.pid)))
+    if show == "json":
+        print(msgspec.json.encode(summary).decode())
+    else:
+        _say(summary)
+    return 0 if summary.is_right else 1
 
 
 class _Cast:
@@ -109,11 +116,10 @@ class _Cast:
         return sum(value.value for value in self.sent.values())
 
 
-def _watch(admin: Admin, cast: _Cast, seconds: float, pid: int, *, live: bool) -> int:
+def _watch(admin: Admin, cast: _Cast, seconds: float, pid: int, picture: Picture) -> int:
     """Show what happens until all is read; the most memory that the broker had."""
     begin = time.monotonic()
     memory_peak = 0
-    picture = Picture(live=live)
 
     def moment(elapsed: float) -> Moment:
         return Moment(
@@ -142,27 +148,63 @@ def _watch(admin: Admin, cast: _Cast, seconds: float, pid: int, *, live: bool) -
     return memory_peak
 
 
-def _sum_up(admin: Admin, cast: _Cast, memory: tuple[int, int, int]) -> int:
-    """Say what was sent, received and reclaimed; 1 if the counts do not agree."""
+class Summary(msgspec.Struct, frozen=True):
+    """What came of it. ``faults`` are messages lost, doubled or out of order, by subscriber."""
+
+    sent: dict[str, int]
+    received: dict[str, int]
+    faults: dict[str, int]
+    messages: int
+    reclaimed: int
+    kept: int
+    memory_before: int
+    memory_peak: int
+    memory_now: int
+
+    @property
+    def is_right(self) -> bool:
+        """Whether everything arrived, once and in order, and was given up then."""
+        return not any(self.faults.values()) and self.kept == 0
+
+
+def _sum_up(admin: Admin, cast: _Cast, memory: tuple[int, int, int]) -> Summary:
     topic = admin.topic(TOPIC)
-    sent = cast.total_sent
+    received = {name: value.value for name, value in cast.received.items()}
+    total = cast.total_sent
+    return Summary(
+        sent={name: value.value for name, value in cast.sent.items()},
+        received=received,
+        faults={
+            name: cast.faults[name].value + abs(total - count) for name, count in received.items()
+        },
+        messages=topic.next_offset,
+        reclaimed=topic.next_offset - topic.messages,
+        kept=topic.messages,
+        memory_before=memory[0],
+        memory_peak=memory[1],
+        memory_now=memory[2],
+    )
+
+
+def _say(summary: Summary) -> None:
+    """Say what was sent, received and reclaimed."""
     print()
-    for name, value in cast.sent.items():
-        print(f"{name:8} sent     {value.value:9,} messages, each acknowledged")
-    faults = 0
-    for name, value in cast.received.items():
-        wrong = cast.faults[name].value + abs(sent - value.value)
-        faults += wrong
+    for name, count in summary.sent.items():
+        print(f"{name:8} sent     {count:9,} messages, each acknowledged")
+    for name, count in summary.received.items():
+        wrong = summary.faults[name]
         verdict = (
             "all, once, in order" if wrong == 0 else f"{wrong:,} lost, doubled or out of order"
         )
-        print(f"{name:8} received {value.value:9,} messages: {verdict}")
-    reclaimed = topic.next_offset - topic.messages
-    print(f"reclaimed {reclaimed:,} of {topic.next_offset:,} messages; {topic.messages:,} are kept")
-    before, peak, after = (size / MIB for size in memory)
-    print(f"the broker's memory: {before:.0f} MiB before, {peak:.0f} at the peak, {after:.0f} now")
-    if faults or topic.messages:
+        print(f"{name:8} received {count:9,} messages: {verdict}")
+    print(
+        f"reclaimed {summary.reclaimed:,} of {summary.messages:,} messages;"
+        f" {summary.kept:,} are kept"
+    )
+    sizes = (summary.memory_before, summary.memory_peak, summary.memory_now)
+    before, peak, now = (size / MIB for size in sizes)
+    print(f"the broker's memory: {before:.0f} MiB before, {peak:.0f} at the peak, {now:.0f} now")
+    if summary.is_right:
+        print("\nTry it yourself:  mbctl server   mbctl publisher   mbctl subscriber --name me")
+    else:
         print("something went wrong: see the lines above", file=sys.stderr)
-        return 1
-    print("\nTry it yourself:  mbctl server   mbctl publisher   mbctl subscriber --name me")
-    return 0

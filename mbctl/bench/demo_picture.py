@@ -1,7 +1,7 @@
 """What the watcher of the demo sees: one picture that moves, or a line a second."""
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
     from rich.text import Text
+
+Show = Literal["picture", "lines", "json"]
+"""One picture that moves, a line a second, or nothing but a summary in the end."""
 
 FRAME_S = 0.25
 
@@ -39,17 +42,20 @@ class Moment(msgspec.Struct, frozen=True):
 class Picture:
     """A context in which moments are shown."""
 
-    def __init__(self, *, live: bool) -> None:
+    def __init__(self, show: Show, *, color: bool) -> None:
+        self._prints_lines = show == "lines"
         self._live: Any = None
         self._second = -1
         self._most_unread = 1
         self._counts: dict[str, deque[tuple[float, int]]] = {}
         self._kept: deque[float] = deque(maxlen=_SPARK_WIDTH)
         self._rates: dict[str, deque[float]] = {}
-        if live:
+        if show == "picture":
+            from rich.console import Console
             from rich.live import Live
 
-            self._live = Live(refresh_per_second=1 / FRAME_S, transient=False)
+            console = Console(no_color=not color)
+            self._live = Live(console=console, refresh_per_second=1 / FRAME_S, transient=False)
 
     def __enter__(self) -> None:
         if self._live is not None:
@@ -64,7 +70,7 @@ class Picture:
         self._most_unread = max(self._most_unread, *(s.unread for s in moment.subscriptions))
         if self._live is not None:
             self._live.update(self._panel(moment))
-        elif int(moment.elapsed) > self._second:
+        elif self._prints_lines and int(moment.elapsed) > self._second:
             self._second = int(moment.elapsed)
             behind = "  ".join(f"{s.subscriber} {s.unread:,}" for s in moment.subscriptions)
             print(
