@@ -87,7 +87,9 @@ def test_watch_sees_the_server_go_and_come_back(
     first.stop()
     seen.refresh()
     wait(lambda seen: seen.reachable is False)
-    assert told == [f"lost {first.address} (connection refused); commands wait until it is back"]
+    assert len(told) == 1
+    assert told[0].startswith(f"lost {first.address} (")
+    assert told[0].endswith("); commands wait until it is back")
     second = ServerProcess(int(first.address.rpartition(":")[2]))
     seen.refresh()
     seen.wait_until_back()
@@ -105,9 +107,14 @@ def test_watch_knows_lag_and_rate(watch: Watch, server: str, topic: str) -> None
         seen.subscriber = topic
         seen.start()
         wait(lambda seen: seen.lag == 0 and seen.rate is not None)
-        publisher.send_many(topic, [b"a"] * 1000)
-        seen.refresh()
-        wait(lambda seen: seen.lag == 1000 and (seen.rate or 0) > 100)
+
+        def is_busy(seen: ServerWatch) -> bool:
+            # More each time, so that no look can come too late to see it.
+            publisher.send_many(topic, [b"a"] * 1000)
+            seen.refresh()
+            return (seen.rate or 0) > 100 and (seen.lag or 0) >= 1000
+
+        wait(is_busy)
 
 
 def test_stopped_watch_looks_no_more(watch: Watch, server: str) -> None:
