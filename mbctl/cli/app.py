@@ -24,11 +24,14 @@ COMMANDS = (
     "subscription",
     "status",
     "ping",
+    "top",
+    "doctor",
     "backup",
     "restore",
     "verify",
     "repair",
     "bench",
+    "context",
     "demo",
 )
 """In the order in which people meet them. Each is a module of ``mbctl.cli.commands``."""

@@ -37,6 +37,9 @@ ENDLESS = {
     "mbctl server --data ./broker --max-bytes 4G": READY,
     "mbctl server --memory --port 0": READY,
     "mbctl follow orders": "orders\t",
+    "mbctl follow orders --rate": "20",
+    "mbctl top": '{"time":',
+    "mbctl top --sort lag --filter 'orders*'": '{"time":',
     "mbctl follow orders packages --name billing -o jsonl": '{"topic":"',
 }
 SLOW = ("mbctl demo", "mbctl bench")
@@ -78,6 +81,7 @@ def environment(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     take(broker).close()
     read_or_begin(broker, window=128, capacity=4096, created=0)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     with Publisher(server) as publisher, Subscriber(server, "billing") as subscriber:
         for topic in ("orders", "packages"):
             publisher.create_topic(topic)
@@ -90,6 +94,7 @@ def environment(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         "PATH": f"{command.parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "XDG_DATA_HOME": str(tmp_path / "data"),
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
         # The default port may be taken on this machine.
         "MBCTL_PORT": "0",
     }
@@ -101,6 +106,9 @@ def test_every_endless_example_is_one() -> None:
 
 @pytest.mark.parametrize("example", [e for e in QUICK if not needs_shell(e)])
 def test_example_works(example: str, run: Run, server: str, environment: dict[str, str]) -> None:
+    if example.startswith(("mbctl context use", "mbctl context show", "mbctl context remove")):
+        for name in ("other", "local"):
+            run("context", "add", name, "--server", server, "--use")
     if example.startswith("mbctl restore"):
         with Admin(server) as admin:
             admin.backup("broker.backup")
