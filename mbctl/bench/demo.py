@@ -29,6 +29,8 @@ SUBSCRIBERS = (
     SubscriberPart("reports", 6_000),
 )
 
+# How long its processes may take to begin.
+_START_S = 20.0
 # How much longer than it runs the demo may take to let the slow ones catch up.
 _DRAIN_S = 60.0
 
@@ -48,6 +50,7 @@ def run(seconds: float, show: Show, *, color: bool = True) -> int:
         memory_before = memory_bytes(server.pid)
         cast = _Cast(server.address)
         with cast.playing():
+            cast.wait_until_begun()
             memory_peak = _watch(admin, cast, seconds, server.pid, Picture(show, color=color))
         summary = _sum_up(admin, cast, (memory_before, memory_peak, memory_bytes(server.pid)))
     if show == "json":
@@ -109,6 +112,12 @@ class _Cast:
         for process in self.publishers:
             process.join()
         self.done.set()
+
+    def wait_until_begun(self) -> None:
+        """Wait until the first message is sent: to start so many processes takes a while."""
+        end = time.monotonic() + _START_S
+        while not self.total_sent and time.monotonic() < end:
+            time.sleep(FRAME_S / 10)
 
     @property
     def total_sent(self) -> int:

@@ -55,7 +55,7 @@ CALLS: dict[str, tuple[tuple[str, ...], int]] = {
     "context remove": (("context", "remove", "known"), 0),
 }
 # These run until they are stopped, or are about files, and have tests of their own.
-ELSEWHERE = {"server", "demo", "follow", "backup", "restore", "verify", "repair"}
+ELSEWHERE = {"server", "bench", "demo", "follow", "backup", "restore", "verify", "repair"}
 OF_SERVERS = [name for name in CALLS if not name.startswith("context")]
 # What it is about is on the disk of whoever asks, so a lost server is one finding of many.
 DIAGNOSES = {"doctor": 8}
