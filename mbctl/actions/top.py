@@ -133,10 +133,12 @@ class _Painter:
 
     def head(self, sample: Sample) -> list[str]:
         status, view = sample.status, self._view
+        # In front, where a narrow screen does not cut it off.
         state = "   paused" if view.is_paused else ""
         about = (
-            f" mbctl top   {view.server}   {status.version} {status.engine} {status.durability}"
-            f"   up {text.duration(status.uptime_s)}   {status.connections:,} connections{state}"
+            f" mbctl top{state}   {view.server}"
+            f"   {status.version} {status.engine} {status.durability}"
+            f"   up {text.duration(status.uptime_s)}   {status.connections:,} connections"
         )
         share = status.bytes / status.max_bytes if status.max_bytes else 0.0
         rates = (
