@@ -156,8 +156,8 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self.server.turns.let_pass()
         self.proceed()
-        self._wire.keep()
-        if self.buffered:
+        if self._wire.buffered:
+            self._wire.keep()
             self.server.partial.bound(self)
 
     def pause_writing(self) -> None:
@@ -214,6 +214,9 @@ class Connection(asyncio.BufferedProtocol):
         if buffered or self.buffered:
             self._count_buffered(buffered)
             self._is_held = self.server.partial.holds(self)
+        if not buffered:
+            # Also when it was acted on in turns: what was taken is let go of.
+            self._wire.keep()
         if not self._has_input:
             self._time_frame()
         self._pause_or_resume()
