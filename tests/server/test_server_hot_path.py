@@ -177,7 +177,8 @@ def test_a_pull_needs_no_call_for_a_message(way: Way) -> None:
     for _ in range(2 * ROUNDS):
         way.send_many()
     calls = here(way.pull)
-    assert calls["ours"] <= CLIENT_PULL
+    # A long reply comes in as many pieces as the system likes, and each takes some calls.
+    assert calls["ours"] <= CLIENT_PULL + 14 * (calls["recv_into"] - 1)
     assert calls["sendall"] + calls["sendmsg"] == 1
 
 
@@ -189,4 +190,4 @@ def test_a_followed_message_needs_one_call(way: Way) -> None:
     calls = here(lambda: [next(messages) for _ in range(2000)])
     messages.close()
     # To go on in a generator counts as a call, and each batch needs a pull.
-    assert calls["ours"] <= 2000 + 200
+    assert calls["ours"] <= 2000 + 200 + 14 * calls["recv_into"]
