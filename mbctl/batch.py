@@ -16,7 +16,9 @@ and compared before anything is built for it, and header sets, which as dicts ta
 seventy times their bytes, are looked at one at a time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby, repeat
+from operator import is_
 from typing import TypeVar
 
 import msgspec
@@ -30,6 +32,7 @@ Headers = dict[str, str]
 _PLAIN = 0x91
 _FULL = 0x93
 _NIL = b"\xc0"
+_NOTHING = msgspec.Raw(_NIL)
 # The largest a payload can grow by being packed: its bin32 head.
 _HEAD_BYTES = 5
 # The largest a batch is without its messages: its own head and those of three columns.
@@ -44,12 +47,36 @@ class Columns(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     headers: list[Headers | None] | None = None
 
 
+class ReadColumns(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """A batch as its reader gets it: header sets, which take the longest, not yet looked into."""
+
+    payloads: list[bytes]
+    keys: list[bytes | None] | None = None
+    headers: msgspec.Raw = _NOTHING
+
+    def own(self) -> None:
+        """Copy what lies in the memory that this was decoded from."""
+        self.headers = self.headers.copy() if len(self.headers) > 1 else _NOTHING
+
+    def header_sets(self) -> list[Headers | None] | None:
+        """One for each message; None if none has any.
+
+        Raises:
+            InvalidArgument: they cannot be read, or are not as many.
+        """
+        sets: list[Headers | None] | None
+        sets = _read(_header_column_decoder, memoryview(self.headers))
+        if sets is not None and len(sets) != len(self.payloads):
+            raise InvalidArgument(reason="the batch has columns of different lengths")
+        return sets
+
+
 class _RawColumns(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """A batch taken apart into columns, the optional ones not yet looked into."""
 
     payloads: list[bytes]
-    keys: msgspec.Raw = msgspec.Raw(_NIL)
-    headers: msgspec.Raw = msgspec.Raw(_NIL)
+    keys: msgspec.Raw = _NOTHING
+    headers: msgspec.Raw = _NOTHING
 
 
 class _ViewColumns(_RawColumns):
@@ -58,15 +85,21 @@ class _ViewColumns(_RawColumns):
     payloads: list[memoryview]  # type: ignore[assignment]
 
 
+# Header sets are decoded together up to this: as dicts they take up to seventy times as much.
+_DICTS_BYTES = 256 * 1024
 # Above this size a view of a payload takes less time than a copy; measured.
 _LARGE_BYTES = 4096
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Columns)
+_read_columns_decoder = msgspec.msgpack.Decoder(ReadColumns)
 _raw_columns_decoder = msgspec.msgpack.Decoder(_RawColumns)
 _view_columns_decoder = msgspec.msgpack.Decoder(_ViewColumns)
 _keys_decoder = msgspec.msgpack.Decoder(list[bytes | None])
+_raw_decoder = msgspec.msgpack.Decoder(msgspec.Raw)
 _raws_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_header_sets_decoder = msgspec.msgpack.Decoder(list[Headers | None])
+_header_column_decoder = msgspec.msgpack.Decoder(list[Headers | None] | None)
 _headers_decoder = msgspec.msgpack.Decoder(Headers)
 
 T = TypeVar("T")
@@ -78,16 +111,54 @@ def encode(
     headers: Sequence[Headers | None] | None = None,
 ) -> bytes:
     """The bytes of a batch. The columns have equal lengths; limits are not checked here."""
+    return _encoder.encode(_columns(payloads, keys, headers))
+
+
+def encode_into(
+    buffer: bytearray,
+    payloads: Sequence[bytes],
+    keys: Sequence[bytes | None] | None = None,
+    headers: Sequence[Headers | None] | None = None,
+) -> None:
+    """Let ``buffer`` be the bytes of a batch, as ``encode`` makes them."""
+    _encoder.encode_into(_columns(payloads, keys, headers), buffer)
+
+
+def _columns(
+    payloads: Sequence[bytes],
+    keys: Sequence[bytes | None] | None,
+    headers: Sequence[Headers | None] | None,
+) -> tuple[object, ...]:
     assert keys is None or len(keys) == len(payloads)
     assert headers is None or len(headers) == len(payloads)
-    if keys is None and headers is None:
-        return _encoder.encode((payloads,))
-    return _encoder.encode((payloads, keys, headers))
+    if headers and _is_one(headers):
+        packed = _encoder.encode(headers[0]) * len(headers)
+        return payloads, keys, msgspec.Raw(array_head(len(headers)) + packed)
+    return (payloads,) if keys is None and headers is None else (payloads, keys, headers)
+
+
+def _is_one(headers: Sequence[Headers | None]) -> bool:
+    """Whether all of them are the same object, as where one set goes with every message."""
+    return all(map(is_, headers, repeat(headers[0])))
+
+
+def array_head(count: int) -> bytes:
+    """What an array of so many elements begins with."""
+    if count < 16:
+        return bytes([0x90 | count])
+    if count < 65_536:
+        return b"\xdc" + count.to_bytes(2, "big")
+    return b"\xdd" + count.to_bytes(4, "big")
 
 
 def decode(batch: Buffer) -> Columns:
     """The columns of a batch that was validated before."""
     return _decoder.decode(batch)
+
+
+def read(batch: Buffer) -> ReadColumns:
+    """A batch as its reader gets it, who may not be the first to look at it."""
+    return _read_columns_decoder.decode(batch)
 
 
 def validate(batch: Buffer, limits: Limits = LIMITS) -> int:
@@ -104,7 +175,9 @@ def validate(batch: Buffer, limits: Limits = LIMITS) -> int:
     view = memoryview(batch)
     if len(view) == 0 or view[0] not in (_PLAIN, _FULL):
         raise InvalidArgument(reason="the batch is not an array of one or three columns")
-    count = _array_count(view[1:])
+    # Mostly few, so that the count is part of the head.
+    few = view[1] if len(view) > 1 else 0
+    count = few & 0x0F if few & 0xF0 == 0x90 else _array_count(view[1:])
     check_count(count, limits)
     # Large payloads are looked at where they lie: to copy 8 MiB holds a server up for 7 ms.
     if len(view) > _LARGE_BYTES * count:
@@ -129,16 +202,22 @@ def _validate_keys(column: memoryview, count: int, limits: Limits) -> None:
     if column == _NIL:
         return
     _check_length(column, count)
-    for key in _read(_keys_decoder, column):
-        if key is not None:
-            check_size("key", len(key), limits.key_bytes)
+    keys: list[bytes | None] = _read(_keys_decoder, column)
+    check_keys(keys, limits)
 
 
 def _validate_headers(column: memoryview, count: int, limits: Limits) -> None:
     if column == _NIL:
         return
     _check_length(column, count)
-    for packed in _read(_raws_decoder, column):
+    alike = _one_of_all(column, count, limits)
+    if alike is None:
+        raws = _read(_raws_decoder, column)
+        if _are_as_encoded(column, raws, limits):
+            return
+    else:
+        raws = [alike]
+    for packed in raws:
         raw = memoryview(packed)
         if raw == _NIL:
             continue
@@ -150,6 +229,34 @@ def _validate_headers(column: memoryview, count: int, limits: Limits) -> None:
         # With the heads of its texts a set is larger than without them.
         if len(raw) > limits.headers_bytes:
             check_headers(headers, limits)
+
+
+def _one_of_all(column: memoryview, count: int, limits: Limits) -> msgspec.Raw | None:
+    """One header set, if all are packed alike; what it is is not known yet."""
+    head = len(array_head(count))
+    size, rest = divmod(len(column) - head, count)
+    if rest or not 0 < size <= limits.headers_bytes:
+        return None
+    one = bytes(column[head : head + size])
+    if one * count != column[head:]:
+        return None
+    try:
+        return _raw_decoder.decode(one)
+    except msgspec.DecodeError:
+        # Alike are then only the bytes, by chance.
+        return None
+
+
+def _are_as_encoded(column: memoryview, raws: Sequence[msgspec.Raw], limits: Limits) -> bool:
+    """Whether all header sets are within the limits and packed as ``encode`` does.
+
+    That is found in C and tells that no name stands twice; of others nothing is known yet.
+    """
+    if len(column) > _DICTS_BYTES or max(map(len, raws)) > limits.headers_bytes:
+        return False
+    headers = _read(_header_sets_decoder, column)
+    pairs = max(map(len, filter(None, headers)), default=0)
+    return pairs <= limits.headers and _encoder.encode(headers) == column
 
 
 def _check_length(column: memoryview, count: int) -> None:
@@ -200,6 +307,25 @@ def check_size(what: str, size: int, limit: int, *, unit: str = "bytes") -> None
     """Refuse ``what`` if its ``size`` is above ``limit``."""
     if size > limit:
         raise MessageTooLarge(what=what, size=size, unit=unit, limit=limit)
+
+
+def check_keys(keys: Iterable[bytes | None], limits: Limits) -> None:
+    """Refuse keys of which one is too long."""
+    check_size("key", max(map(len, filter(None, keys)), default=0), limits.key_bytes)
+
+
+def check_header_sets(column: Sequence[Headers | None], limits: Limits) -> None:
+    """Refuse header sets of which one is above a limit, or of texts that are none."""
+    # One of each, in a row; mostly they are all alike.
+    sets = [headers for headers, _ in groupby(column) if headers]
+    try:
+        # With the heads of its texts a set is larger than without them.
+        largest = max(map(len, map(_encoder.encode, sets)), default=0)
+    except UnicodeEncodeError:
+        largest = limits.headers_bytes + 1
+    if largest > limits.headers_bytes or max(map(len, sets), default=0) > limits.headers:
+        for headers in sets:
+            check_headers(headers, limits)
 
 
 def check_headers(headers: Headers, limits: Limits) -> None:

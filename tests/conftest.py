@@ -25,6 +25,8 @@ def _data_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("MBCTL_DATA", str(data / "mbctl"))
         # For those that run without any of our variables.
         patch.setenv("XDG_DATA_HOME", str(data))
+        # And away from the contexts of whoever runs the tests.
+        patch.setenv("XDG_CONFIG_HOME", str(data / "config"))
         yield
 
 

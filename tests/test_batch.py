@@ -261,6 +261,36 @@ def test_header_set_has_at_most_8_kib_of_utf8() -> None:
         batches.validate(batches.encode([b"", b""], None, [None, headers_of(8193)]))
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("others", [[], [b"\x81\xa1b\xa1b"], [b"\xc0"]], ids=["alike", "b", "nil"])
+@pytest.mark.parametrize(
+    ("packed", "is_valid"),
+    [
+        (b"\x81\xa1a\xa1b", True),
+        (b"\x81\xd9\x01a\xd9\x01b", True),
+        (b"\xde\x00\x01\xa1a\xa1b", True),
+        (b"\x82\xa1a\xa1b\xa1a\xa1c", False),
+        (b"\x81\xa1a\xa1\xff", False),
+        (b"\x81\xa1a\xc4\x01b", False),
+        (b"\x81\xa1a\x01", False),
+    ],
+    ids=["short", "longer texts", "longer head", "twice", "no text", "bytes", "number"],
+)
+def test_header_sets_are_valid_or_not_whatever_others_there_are(
+    packed: bytes, is_valid: bool, count: int, others: list[bytes]
+) -> None:
+    column = [packed] * count + others
+    total = len(column)
+    batch = b"\x93" + bytes([0x90 | total]) + b"\xc4\x00" * total + b"\xc0"
+    batch += bytes([0x90 | total]) + b"".join(column)
+    if is_valid:
+        assert batches.validate(batch) == total
+        assert batches.decode(batch).headers is not None
+    else:
+        with pytest.raises(InvalidArgument):
+            batches.validate(batch)
+
+
 @pytest.mark.parametrize(
     ("limits", "batch"),
     [
@@ -289,6 +319,16 @@ def test_headers_are_checked_before_they_are_encoded() -> None:
 def test_header_that_is_no_text_is_refused(headers: dict[str, str]) -> None:
     with pytest.raises(InvalidArgument, match="not a valid text"):
         batches.check_headers(headers, LIMITS)
+
+
+def test_header_sets_are_checked_together_as_each_by_itself() -> None:
+    fine = headers_of(8192)
+    batches.check_header_sets([None, fine, fine, {"a": "b"}, {}], LIMITS)
+    for wrong in (headers_of(8193), {str(number): "" for number in range(33)}):
+        with pytest.raises(MessageTooLarge):
+            batches.check_header_sets([fine, fine, wrong, None], LIMITS)
+    with pytest.raises(InvalidArgument, match="not a valid text"):
+        batches.check_header_sets([fine, {"a": "\ud800"}], LIMITS)
 
 
 # --- memory -------------------------------------------------------------------------------------
@@ -394,3 +434,41 @@ def test_largest_batch_is_cut_into_parts_that_fit_and_lose_nothing() -> None:
         seen += batches.decode(part).payloads
         first = end
     assert seen == numbers
+
+
+# --- read -------------------------------------------------------------------------------------
+
+
+def test_header_sets_outlive_the_memory_that_they_came_in() -> None:
+    memory = bytearray(batches.encode([b"one", b"two"], None, [{"type": "new"}, None]))
+    columns = batches.read(memoryview(memory))
+    columns.own()
+    memory[:] = bytes(len(memory))
+    assert columns.header_sets() == [{"type": "new"}, None]
+
+
+@pytest.mark.parametrize("headers", [None, [None, None]])
+def test_a_batch_without_headers_is_read_as_one_of_none(headers: list[None] | None) -> None:
+    memory = bytearray(batches.encode([b"one", b"two"], [b"k", None], headers))
+    columns = batches.read(memoryview(memory))
+    columns.own()
+    memory[:] = bytes(len(memory))
+    assert columns.header_sets() == headers
+
+
+@pytest.mark.parametrize("packed", [b"\x91\xc0", b"\x81\xa1a\xa1b", b"\x92\xc0\x01"])
+def test_headers_that_are_not_one_set_a_message_are_refused_when_looked_at(packed: bytes) -> None:
+    columns = batches.ReadColumns([b"one", b"two"], None, msgspec.Raw(packed))
+    with pytest.raises(InvalidArgument):
+        columns.header_sets()
+
+
+def test_one_set_for_all_is_packed_as_equal_ones_are() -> None:
+    one = {"type": "new", "note": "a b"}
+    for count in (1, 15, 16, 70_000):
+        payloads = [b""] * count
+        alike = batches.encode(payloads, None, [one] * count)
+        assert alike == batches.encode(payloads, None, [dict(one) for _ in range(count)])
+        assert (
+            batches.validate(alike, msgspec.structs.replace(LIMITS, batch_messages=count)) == count
+        )

@@ -1,13 +1,14 @@
 """How pulled messages look, in every form, many at a time."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from mbctl.actions import text
+from mbctl.actions import payloads, text
+from mbctl.actions.formats import Format
 from mbctl.actions.output import Output
 
 if TYPE_CHECKING:
@@ -19,8 +20,24 @@ if TYPE_CHECKING:
 DISPLAY_LENGTH_MAX = 4_000
 """Characters of a payload that a terminal shows unless asked for more; two screens."""
 
+_FULL_WIDTH = 80
+"""Columns of a message in full where there is no terminal to ask."""
 
 _encoder = msgspec.json.Encoder()
+
+
+class Look(msgspec.Struct, frozen=True):
+    """How messages are to be shown, beside the form of all output.
+
+    ``template`` says what of each is written; ``full`` shows each on lines of its own, with
+    its headers, JSON folded and binary as hex.
+    """
+
+    template: Format | None = None
+    full: bool = False
+
+
+PLAIN = Look()
 
 
 class MessageWriter:
@@ -30,9 +47,11 @@ class MessageWriter:
     shown.
     """
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, look: Look = PLAIN) -> None:
         self._output = output
-        self._form = output.form
+        self._look = look
+        self._form = "auto" if look.template is not None else output.form
+        self._number = 0
         self._any = False
         self._now_ns = time.time_ns()
         self._display_length_max = None if output.verbose else DISPLAY_LENGTH_MAX
@@ -53,6 +72,8 @@ class MessageWriter:
 
     def write(self, batch: "Batch") -> None:
         """Write all messages of a batch, in order."""
+        if self._output.recent is not None:
+            self._output.recent.extend(batch)
         if self._form == "raw":
             payloads = batch.payloads
             if payloads:
@@ -62,6 +83,8 @@ class MessageWriter:
 
     def write_one(self, message: "Message") -> None:
         """Write a single message."""
+        if self._output.recent is not None:
+            self._output.recent.append(message)
         if self._form == "raw":
             self._output.write(message.payload + b"\n")
         else:
@@ -73,11 +96,14 @@ class MessageWriter:
 
     def _write_all(self, messages: Iterable["Message"]) -> None:
         output = self._output
-        if output.as_json:
+        if self._look.template is not None:
+            self._write_template(self._look.template, messages)
+        elif output.as_json:
             self._write_objects([as_json(message) for message in messages])
-        elif output.for_people:
+        elif output.for_people or self._look.full:
             self._now_ns = time.time_ns()
-            output.write_text("".join([self._line(message) for message in messages]))
+            show = self._in_full if self._look.full else self._line
+            output.write_text("".join([show(message) for message in messages]))
         else:
             output.write_text("".join([_tab_line(message) for message in messages]))
 
@@ -93,6 +119,18 @@ class MessageWriter:
             self._output.write((b",\n" if self._any else b"[\n") + separated)
             self._any = True
 
+    def _write_template(self, template: Format, messages: Iterable["Message"]) -> None:
+        written = []
+        for message in messages:
+            self._number += 1
+            written.append(template.render(message, self._number, safe=self._output.terminal))
+        self._output.write(b"".join(written))
+
+    def _in_full(self, message: "Message") -> str:
+        """One message on lines of its own."""
+        lines = full_lines(self._output, message, lines_max=payloads.FOLDED_LINES_MAX)
+        return "".join([f"{line}\n" for line in lines])
+
     def _line(self, message: "Message") -> str:
         """One message on one line, what the broker added stepping back."""
         about = [
@@ -105,10 +143,40 @@ class MessageWriter:
             about.append(text.headers_text(message.headers))
         if message.deliveries > 1:
             about.append(f"(delivery {message.deliveries})")
-        payload = text.display(message.payload)
-        if self._display_length_max is not None:
-            payload = text.clip(payload, self._display_length_max)
+        payload = payloads.one_line(message.payload, self._display_length_max)
+        if self._output.color and payloads.looks_like_json(message.payload):
+            payload = payloads.paint_json(payload)
         return f"{self._output.dim(' '.join(about))} {payload}\n"
+
+
+def full_lines(output: Output, message: "Message", *, lines_max: int) -> Sequence[str]:
+    """A message with all there is to know about it, its payload on at most so many lines.
+
+    Those who want to know more get it whole, whatever that is.
+    """
+    now_ns = time.time_ns()
+    about = [
+        output.bold(f"{text.escape(message.topic)} #{message.offset}"),
+        text.local_time(message.timestamp, now_ns),
+        text.size(len(message.payload)),
+    ]
+    if message.deliveries > 1:
+        about.append(f"delivery {message.deliveries}")
+    lines = ["  ".join(about)]
+    if message.key is not None:
+        lines.append(f"{output.dim('key')}  {payloads.one_line(message.key)}")
+    for name, value in message.headers.items():
+        lines.append(f"{output.dim(text.escape(name))}  {text.escape(value)}")
+    width = output.width or _FULL_WIDTH
+    shown = payloads.lines_of(
+        message.payload,
+        width=width,
+        lines_max=None if output.verbose else lines_max,
+        length_max=None if output.verbose else DISPLAY_LENGTH_MAX,
+    )
+    if output.color and payloads.looks_like_json(message.payload):
+        shown = [payloads.paint_json(line) for line in shown]
+    return [*lines, *shown, ""]
 
 
 class JsonMessage(msgspec.Struct, frozen=True, gc=False):

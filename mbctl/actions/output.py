@@ -16,6 +16,7 @@ read as text, and never parsed as markup.
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TextIO, get_args
@@ -27,7 +28,7 @@ from mbctl.actions.places import age_text
 from mbctl.errors import MbctlError
 
 if TYPE_CHECKING:
-    from mbctl.actions.messages import MessageWriter
+    from mbctl.actions.messages import Look, MessageWriter
 
 Form = Literal["auto", "table", "json", "jsonl", "raw"]
 Colour = Literal["auto", "always", "never"]
@@ -81,6 +82,10 @@ class Output:
         self.terminal = self.stdout.isatty()
         self.color = _wants_color(color, self.stdout)
         self._error_color = _wants_color(color, self.stderr)
+        self.is_paging = False
+        """Whether a pager has the terminal."""
+        self.recent: deque[Any] | None = None
+        """The messages shown last, if somebody wants them kept."""
 
     @property
     def for_people(self) -> bool:
@@ -121,6 +126,37 @@ class Output:
                 self.write_text(f"{title}  {cell(column, row.get(column.name), now_ns)}\n")
         self.flush()
 
+    def page(self, lines: Sequence[str]) -> None:
+        """Show lines, through a pager if a terminal is too small for them."""
+        written = "".join([f"{line}\n" for line in lines])
+        if self.terminal:
+            from mbctl.actions.pager import show_in_pager
+
+            self.is_paging = True
+            try:
+                if show_in_pager(written):
+                    return
+            finally:
+                self.is_paging = False
+        self.write_text(written)
+        self.flush()
+
+    def write_object(self, value: Row) -> None:
+        """Put an object of JSON on a line."""
+        self.write(_json(value) + b"\n")
+
+    def line(self, columns: Sequence[Column], row: Row) -> None:
+        """Show one of many states of the same thing, each on a line; titles follow the values."""
+        if self.as_json:
+            self.write(_json(_plain_times(columns, row)) + b"\n")
+        elif not self.for_people:
+            self.write_text(_tab_line(columns, row))
+        else:
+            now_ns = time.time_ns()
+            cells = [f"{cell(c, row.get(c.name), now_ns)}{c.title}" for c in columns]
+            self.write_text("  ".join(cells) + "\n")
+        self.flush()
+
     def done(self, row: Row, sentence: str) -> None:
         """Show what an act did: ``sentence`` to people, who may be quiet, else ``row``."""
         if self.as_json:
@@ -134,11 +170,11 @@ class Output:
             self.write_text(_tab_line(columns, row))
         self.flush()
 
-    def messages(self) -> "MessageWriter":
+    def messages(self, look: "Look | None" = None) -> "MessageWriter":
         """A writer of messages in this form, to be used as a context."""
-        from mbctl.actions.messages import MessageWriter
+        from mbctl.actions.messages import PLAIN, MessageWriter
 
-        return MessageWriter(self)
+        return MessageWriter(self, look or PLAIN)
 
     def note(self, sentence: str) -> None:
         """Tell people something that is not data, unless they asked for quiet."""
@@ -200,6 +236,10 @@ class Output:
         """``shown`` in a colour that stands out, where there is colour."""
         return self._paint(_BOLD, shown, on=self.color)
 
+    def bad(self, shown: str) -> str:
+        """``shown`` in the colour of errors, where there is colour."""
+        return self._paint(_RED, shown, on=self.color)
+
     def _paint(self, style: str, shown: str, *, on: bool) -> str:
         return f"{style}{shown}{_RESET}" if on and shown else shown
 
@@ -213,13 +253,16 @@ class Output:
         if len(rows) <= TABLE_ROWS_MAX:
             from mbctl.actions.tables import draw
 
-            self.write_text(draw(columns, cells, width=self.width, color=self.color))
+            drawn = draw(columns, cells, width=self.width, color=self.color)
+            self.page(drawn.splitlines())
             return
         lines = [[column.title for column in columns], *cells]
         widths = [max(map(len, values)) for values in zip(*lines, strict=True)]
-        for line in lines:
-            padded = [value.ljust(width) for value, width in zip(line, widths, strict=True)]
-            self.write_text("  ".join(padded).rstrip() + "\n")
+        padded = [
+            "  ".join([value.ljust(width) for value, width in zip(line, widths, strict=True)])
+            for line in lines
+        ]
+        self.page([line.rstrip() for line in padded])
 
     @property
     def width(self) -> int | None:

@@ -9,12 +9,13 @@ import msgspec
 
 from mbctl.actions import text
 from mbctl.actions.output import Output
+from mbctl.actions.rates import RateWriter
 from mbctl.errors import InvalidArgument, NotSubscribed, Timeout
 from mbctl.model import Sought, Start, Subscribed, SubscribeOptions
 
 if TYPE_CHECKING:
     from mbctl import Subscriber
-    from mbctl.actions.messages import MessageWriter
+    from mbctl.actions.messages import Look, MessageWriter
     from mbctl.client.messages import Batch
 
 PULL_COUNT = 10
@@ -87,6 +88,7 @@ def pull(
     minimum: int = 0,
     wait: float = 0.0,
     ack: bool = True,
+    look: "Look | None" = None,
 ) -> int:
     """Show messages until there are ``count`` or nothing is left; return how many.
 
@@ -101,7 +103,7 @@ def pull(
         raise InvalidArgument(reason=f"a pull of at most {count_max} cannot bring {minimum}")
     deadline = time.monotonic() + wait
     shown = 0
-    with output.messages() as writer:
+    with output.messages(look) as writer:
         while shown < count_max:
             patience = max(0.0, deadline - time.monotonic()) if shown < max(minimum, 1) else 0.0
             chunk = min(count_max - shown, _PULL_CHUNK)
@@ -135,6 +137,7 @@ def follow(
     *,
     start: Start | None = None,
     subscribe: bool = False,
+    look: "Look | None" = None,
 ) -> None:
     """Show messages of several topics as they come, until interrupted.
 
@@ -142,21 +145,49 @@ def follow(
     message is acknowledged after it has left this process; those that an interrupt cuts
     short are delivered again.
     """
+    with output.messages(look) as writer:
+        _follow_all(subscriber, output, writer, topics, start=start, subscribe=subscribe)
+
+
+def follow_rate(
+    subscriber: "Subscriber",
+    output: Output,
+    topics: Sequence[str],
+    *,
+    start: Start | None = None,
+    subscribe: bool = False,
+) -> None:
+    """The same, but show once a second how many came instead of what they are."""
+    with RateWriter(output) as writer:
+        _follow_all(subscriber, output, writer, topics, start=start, subscribe=subscribe)
+
+
+def _follow_all(
+    subscriber: "Subscriber",
+    output: Output,
+    writer: "MessageWriter | RateWriter",
+    topics: Sequence[str],
+    *,
+    start: Start | None,
+    subscribe: bool,
+) -> None:
     unasked = set(topics) if subscribe else set()
-    with output.messages() as writer:
-        while True:
-            try:
-                _follow(subscriber, output, writer, topics)
-            except NotSubscribed as error:
-                # One that someone deletes meanwhile stays deleted.
-                if error.topic not in unasked:
-                    raise
-                unasked.remove(error.topic)
-                output.note(standing(subscriber.subscribe(error.topic, start)))
+    while True:
+        try:
+            _follow(subscriber, output, writer, topics)
+        except NotSubscribed as error:
+            # One that someone deletes meanwhile stays deleted.
+            if error.topic not in unasked:
+                raise
+            unasked.remove(error.topic)
+            output.note(standing(subscriber.subscribe(error.topic, start)))
 
 
 def _follow(
-    subscriber: "Subscriber", output: Output, writer: "MessageWriter", topics: Sequence[str]
+    subscriber: "Subscriber",
+    output: Output,
+    writer: "MessageWriter | RateWriter",
+    topics: Sequence[str],
 ) -> None:
     # Closing at once gives back what was not shown, whatever holds on to the traceback.
     with closing(subscriber.follow(*topics)) as messages:

@@ -13,6 +13,7 @@ from mbctl.model import Start, TopicSettings
 
 if TYPE_CHECKING:
     from mbctl import Admin, Publisher
+    from mbctl.actions.messages import Look
     from mbctl.model import TopicHolds, TopicInfo
 
 READ_COUNT = 10
@@ -99,14 +100,20 @@ def purge_topic(admin: "Admin", output: Output, topic: str) -> None:
 
 
 def read_topic(
-    admin: "Admin", output: Output, topic: str, *, start: Start = "earliest", count: int
+    admin: "Admin",
+    output: Output,
+    topic: str,
+    *,
+    start: Start = "earliest",
+    count: int,
+    look: "Look | None" = None,
 ) -> int:
     """Show messages from ``start`` on, without a subscription, until there are ``count``.
 
     Ends at the end of the topic; returns how many it showed.
     """
     shown = 0
-    with output.messages() as writer:
+    with output.messages(look) as writer:
         while shown < count:
             peeked = admin.peek(topic, start, min(count - shown, _READ_CHUNK))
             if peeked.skipped:

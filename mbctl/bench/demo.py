@@ -11,16 +11,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import SpawnProcess
-from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from mbctl.bench.demo_parts import PublisherPart, SubscriberPart, publish, subscribe
+from mbctl.bench.demo_picture import FRAME_S, Moment, Picture, Show
 from mbctl.bench.processes import ServerProcess, memory_bytes
 from mbctl.client.admin import Admin
 from mbctl.client.subscriber import Subscriber
-from mbctl.model import MIB, SubscriptionInfo, TopicInfo
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from mbctl.model import MIB
 
 TOPIC = "orders"
 PUBLISHERS = (PublisherPart("till-1", 12_000), PublisherPart("till-2", 4_000))
@@ -30,19 +29,19 @@ SUBSCRIBERS = (
     SubscriberPart("reports", 6_000),
 )
 
-_FRAME_S = 0.25
-_BAR_WIDTH = 28
+# How long its processes may take to begin.
+_START_S = 20.0
 # How much longer than it runs the demo may take to let the slow ones catch up.
 _DRAIN_S = 60.0
 
 
-def run(seconds: float, *, live: bool) -> int:
+def run(seconds: float, show: Show, *, color: bool = True) -> int:
     """Show the system at work for ``seconds``, then let all catch up; the exit code.
 
-    ``live`` draws one picture that moves; otherwise a line a second is printed. The code
-    is 1 if a message was lost, doubled or out of order.
+    The code is 1 if a message was lost, doubled or out of order.
     """
-    print("A broker, two publishers and three subscribers, each a process of its own.")
+    if show != "json":
+        print("A broker, two publishers and three subscribers, each a process of its own.")
     with ServerProcess() as server, Admin(server.address) as admin:
         admin.create_topic(TOPIC)
         for part in SUBSCRIBERS:
@@ -51,8 +50,14 @@ def run(seconds: float, *, live: bool) -> int:
         memory_before = memory_bytes(server.pid)
         cast = _Cast(server.address)
         with cast.playing():
-            memory_peak = _watch(admin, cast, seconds, server.pid, live=live)
-        return _sum_up(admin, cast, (memory_before, memory_peak, memory_bytes(server.pid)))
+            cast.wait_until_begun()
+            memory_peak = _watch(admin, cast, seconds, server.pid, Picture(show, color=color))
+        summary = _sum_up(admin, cast, (memory_before, memory_peak, memory_bytes(server.pid)))
+    if show == "json":
+        print(msgspec.json.encode(summary).decode())
+    else:
+        _say(summary)
+    return 0 if summary.is_right else 1
 
 
 class _Cast:
@@ -108,17 +113,35 @@ class _Cast:
             process.join()
         self.done.set()
 
+    def wait_until_begun(self) -> None:
+        """Wait until the first message is sent: to start so many processes takes a while."""
+        end = time.monotonic() + _START_S
+        while not self.total_sent and time.monotonic() < end:
+            time.sleep(FRAME_S / 10)
+
     @property
     def total_sent(self) -> int:
         """Messages that the publishers have acknowledgements for."""
         return sum(value.value for value in self.sent.values())
 
 
-def _watch(admin: Admin, cast: _Cast, seconds: float, pid: int, *, live: bool) -> int:
+def _watch(admin: Admin, cast: _Cast, seconds: float, pid: int, picture: Picture) -> int:
     """Show what happens until all is read; the most memory that the broker had."""
     begin = time.monotonic()
     memory_peak = 0
-    picture = _Picture(live=live)
+
+    def moment(elapsed: float) -> Moment:
+        return Moment(
+            elapsed=elapsed,
+            seconds=seconds,
+            is_sending=not cast.stop.is_set(),
+            sent={name: value.value for name, value in cast.sent.items()},
+            received={name: value.value for name, value in cast.received.items()},
+            topic=admin.topic(TOPIC),
+            subscriptions=admin.subscriptions(TOPIC),
+            memory=memory_bytes(pid),
+        )
+
     with picture:
         while any(process.is_alive() for process in cast.subscribers):
             elapsed = time.monotonic() - begin
@@ -126,118 +149,72 @@ def _watch(admin: Admin, cast: _Cast, seconds: float, pid: int, *, live: bool) -
                 cast.end_publishing()
             if elapsed > seconds + _DRAIN_S:
                 break
-            memory_peak = max(memory_peak, memory_bytes(pid))
-            picture.show(elapsed, admin.topic(TOPIC), admin.subscriptions(TOPIC), cast)
-            time.sleep(_FRAME_S)
-        picture.show(time.monotonic() - begin, admin.topic(TOPIC), admin.subscriptions(TOPIC), cast)
+            now = moment(elapsed)
+            memory_peak = max(memory_peak, now.memory)
+            picture.show(now)
+            time.sleep(FRAME_S)
+        picture.show(moment(time.monotonic() - begin))
     return memory_peak
 
 
-class _Picture:
-    """What the watcher sees: a table that moves, or a line a second."""
+class Summary(msgspec.Struct, frozen=True):
+    """What came of it. ``faults`` are messages lost, doubled or out of order, by subscriber."""
 
-    def __init__(self, *, live: bool) -> None:
-        self._live: Any = None
-        self._second = -1
-        self._most_unread = 1
-        self._before: dict[str, tuple[float, int]] = {}
-        if live:
-            from rich.live import Live
+    sent: dict[str, int]
+    received: dict[str, int]
+    faults: dict[str, int]
+    messages: int
+    reclaimed: int
+    kept: int
+    memory_before: int
+    memory_peak: int
+    memory_now: int
 
-            self._live = Live(refresh_per_second=1 / _FRAME_S, transient=False)
-
-    def __enter__(self) -> None:
-        if self._live is not None:
-            self._live.start()
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
-
-    def show(
-        self, elapsed: float, topic: TopicInfo, subscriptions: list[SubscriptionInfo], cast: _Cast
-    ) -> None:
-        """Draw the present state."""
-        self._most_unread = max(self._most_unread, *(s.unread or 0 for s in subscriptions))
-        if self._live is not None:
-            self._live.update(self._table(elapsed, topic, subscriptions, cast))
-        elif int(elapsed) > self._second:
-            self._second = int(elapsed)
-            behind = "  ".join(f"{s.subscriber} {s.unread:,}" for s in subscriptions)
-            print(
-                f"{elapsed:4.0f} s  sent {cast.total_sent:9,}  kept {topic.messages:9,}"
-                f"  unread: {behind}",
-                flush=True,
-            )
-
-    def _table(
-        self, elapsed: float, topic: TopicInfo, subscriptions: list[SubscriptionInfo], cast: _Cast
-    ) -> "Table":
-        from rich.table import Table
-        from rich.text import Text
-
-        phase = "catching up" if cast.stop.is_set() else "sending"
-        table = Table(
-            title=f"topic {TOPIC}   {elapsed:.0f} s, {phase}",
-            caption=f"the broker keeps {topic.messages:,} messages, {topic.bytes / MIB:.1f} MiB,"
-            f" of {topic.next_offset:,} sent",
-            title_justify="left",
-            caption_justify="left",
-        )
-        table.add_column("who")
-        table.add_column("messages", justify="right")
-        table.add_column("a second", justify="right")
-        table.add_column("unread", justify="right")
-        table.add_column("", width=_BAR_WIDTH)
-        for name, value in cast.sent.items():
-            table.add_row(
-                Text(f"▶ {name}", "green"),
-                f"{value.value:,}",
-                self._rate(name, elapsed, value),
-                "",
-                "",
-            )
-        for subscription in subscriptions:
-            name = subscription.subscriber
-            value = cast.received[name]
-            bar = "█" * round(_BAR_WIDTH * (subscription.unread or 0) / self._most_unread)
-            table.add_row(
-                Text(f"◀ {name}", "cyan"),
-                f"{value.value:,}",
-                self._rate(name, elapsed, value),
-                f"{subscription.unread:,}",
-                Text(bar, "yellow"),
-            )
-        return table
-
-    def _rate(self, name: str, elapsed: float, value: Any) -> str:
-        """Messages a second since the picture before."""
-        before, count = self._before.get(name, (0.0, 0))
-        self._before[name] = (elapsed, value.value)
-        return f"{(value.value - count) / max(elapsed - before, 0.001):,.0f}"
+    @property
+    def is_right(self) -> bool:
+        """Whether everything arrived, once and in order, and was given up then."""
+        return not any(self.faults.values()) and self.kept == 0
 
 
-def _sum_up(admin: Admin, cast: _Cast, memory: tuple[int, int, int]) -> int:
-    """Say what was sent, received and reclaimed; 1 if the counts do not agree."""
+def _sum_up(admin: Admin, cast: _Cast, memory: tuple[int, int, int]) -> Summary:
     topic = admin.topic(TOPIC)
-    sent = cast.total_sent
+    kept = topic.messages or 0
+    received = {name: value.value for name, value in cast.received.items()}
+    total = cast.total_sent
+    return Summary(
+        sent={name: value.value for name, value in cast.sent.items()},
+        received=received,
+        faults={
+            name: cast.faults[name].value + abs(total - count) for name, count in received.items()
+        },
+        messages=topic.next_offset,
+        reclaimed=topic.next_offset - kept,
+        kept=kept,
+        memory_before=memory[0],
+        memory_peak=memory[1],
+        memory_now=memory[2],
+    )
+
+
+def _say(summary: Summary) -> None:
+    """Say what was sent, received and reclaimed."""
     print()
-    for name, value in cast.sent.items():
-        print(f"{name:8} sent     {value.value:9,} messages, each acknowledged")
-    faults = 0
-    for name, value in cast.received.items():
-        wrong = cast.faults[name].value + abs(sent - value.value)
-        faults += wrong
+    for name, count in summary.sent.items():
+        print(f"{name:8} sent     {count:9,} messages, each acknowledged")
+    for name, count in summary.received.items():
+        wrong = summary.faults[name]
         verdict = (
             "all, once, in order" if wrong == 0 else f"{wrong:,} lost, doubled or out of order"
         )
-        print(f"{name:8} received {value.value:9,} messages: {verdict}")
-    reclaimed = topic.next_offset - (topic.messages or 0)
-    print(f"reclaimed {reclaimed:,} of {topic.next_offset:,} messages; {topic.messages:,} are kept")
-    before, peak, after = (size / MIB for size in memory)
-    print(f"the broker's memory: {before:.0f} MiB before, {peak:.0f} at the peak, {after:.0f} now")
-    if faults or topic.messages:
+        print(f"{name:8} received {count:9,} messages: {verdict}")
+    print(
+        f"reclaimed {summary.reclaimed:,} of {summary.messages:,} messages;"
+        f" {summary.kept:,} are kept"
+    )
+    sizes = (summary.memory_before, summary.memory_peak, summary.memory_now)
+    before, peak, now = (size / MIB for size in sizes)
+    print(f"the broker's memory: {before:.0f} MiB before, {peak:.0f} at the peak, {now:.0f} now")
+    if summary.is_right:
+        print("\nTry it yourself:  mbctl server   mbctl publisher   mbctl subscriber --name me")
+    else:
         print("something went wrong: see the lines above", file=sys.stderr)
-        return 1
-    print("\nTry it yourself:  mbctl server   mbctl publisher   mbctl subscriber --name me")
-    return 0

@@ -24,11 +24,15 @@ COMMANDS = (
     "subscription",
     "status",
     "ping",
+    "top",
+    "doctor",
     "backup",
     "restore",
     "verify",
     "repair",
     "cluster",
+    "bench",
+    "context",
     "demo",
 )
 """In the order in which people meet them. Each is a module of ``mbctl.cli.commands``."""

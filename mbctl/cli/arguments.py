@@ -1,25 +1,79 @@
 """Arguments and options that several commands take, and how their text is read."""
 
-import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mbctl.actions import places, text
-from mbctl.errors import InvalidArgument, MbctlError
+from mbctl.errors import InvalidArgument, InvalidName, MbctlError
 from mbctl.model import Start, check_name
 
-
-def complete_topic(incomplete: str) -> list[str]:
-    """Names of topics that begin with ``incomplete``, for the shell's completion."""
+if TYPE_CHECKING:
     from mbctl import Admin
-    from mbctl.cli.options import DEFAULT_SERVER
+    from mbctl.actions.messages import Look
+
+
+# A completion that takes longer is a terminal that hangs.
+_COMPLETE_TIMEOUT_S = 0.3
+
+
+def complete_topic(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Topics that begin with ``incomplete``, for the completion of the user's shell."""
+    try:
+        with _admin_of(context) as admin:
+            return [
+                (info.topic, text.amount(info.messages, info.batches))
+                for info in admin.topics()
+                if info.topic.startswith(incomplete) and _is_name(info.topic)
+            ]
+    except (MbctlError, OSError):
+        return []
+
+
+def complete_subscriber(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Subscribers that begin with ``incomplete``: of the topic given, or of all."""
+    topic = context.params.get("topic")
+    unread: dict[str, int] = {}
+    unit = ""
+    try:
+        with _admin_of(context) as admin:
+            for info in admin.subscriptions(topic if isinstance(topic, str) else None):
+                if info.subscriber.startswith(incomplete) and _is_name(info.subscriber):
+                    behind = info.unread if info.unread is not None else info.unread_batches
+                    unread[info.subscriber] = unread.get(info.subscriber, 0) + (behind or 0)
+                    unit = " batches" if info.unread is None else ""
+    except (MbctlError, OSError):
+        return []
+    return [(name, f"{count:,}{unit} unread") for name, count in unread.items()]
+
+
+def complete_context(incomplete: str) -> list[str]:
+    """Contexts that begin with ``incomplete``."""
+    from mbctl.actions import contexts
 
     try:
-        with Admin(os.environ.get("MBCTL_SERVER") or DEFAULT_SERVER, timeout=0.5) as admin:
-            return [i.topic for i in admin.topics() if i.topic.startswith(incomplete)]
-    except MbctlError:
+        return [name for name in contexts.load().contexts if name.startswith(incomplete)]
+    except (MbctlError, OSError):
         return []
+
+
+def _is_name(name: str) -> bool:
+    """Whether a name is one: shells evaluate what they are offered, whoever the server is."""
+    try:
+        check_name(name.removeprefix("~"))
+    except InvalidName:
+        return False
+    return True
+
+
+def _admin_of(context: typer.Context) -> "Admin":
+    """A client of the server that the half-typed command line means."""
+    from mbctl import Admin
+    from mbctl.cli.options import DEFAULT_SERVER, find_server
+
+    said = context.params.get("server") or DEFAULT_SERVER
+    server, _ = find_server(said, context.params.get("context"), context)
+    return Admin(server, timeout=_COMPLETE_TIMEOUT_S)
 
 
 def check_names(names: list[str]) -> list[str]:
@@ -59,6 +113,39 @@ FromOption = Annotated[
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 """Whether to go on without a question."""
+
+
+FormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        "-F",
+        metavar="FORMAT",
+        help="Write this of each message, such as '%T %k %p\\n': %t topic, %o offset, %k key,"
+        " %p payload, %h headers, %h{NAME} one, %l bytes, %T time, %n number, %d deliveries.",
+        show_default=False,
+    ),
+]
+"""What is written of a message; see ``make_look``."""
+
+FullOption = Annotated[
+    bool,
+    typer.Option("--full", help="Show messages whole: headers, JSON folded, binary as hex."),
+]
+"""Whether a message is shown on lines of its own; see ``make_look``."""
+
+
+def make_look(template: str | None, full: bool) -> "Look":
+    """Read ``--format`` and ``--full``."""
+    from mbctl.actions.formats import parse_format
+    from mbctl.actions.messages import Look
+
+    if template is not None and full:
+        raise typer.BadParameter("--format and --full do not go together.")
+    try:
+        return Look(None if template is None else parse_format(template), full)
+    except InvalidArgument as error:
+        raise typer.BadParameter(f"{error}.", param_hint="'--format'") from None
 
 
 def parse_start(start: str | None) -> Start | None:

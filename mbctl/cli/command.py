@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -18,7 +18,7 @@ from mbctl.cli.options import (
     take_client_options,
     take_output_options,
 )
-from mbctl.errors import MbctlError, TopicNotFound
+from mbctl.errors import MbctlError, NotSubscribed, SubscriptionNotFound, TopicNotFound
 
 
 def make_app(**settings: Any) -> typer.Typer:
@@ -91,14 +91,17 @@ class ClientCommand(Command):
 
     def invoke(self, ctx: Any) -> int:
         """Run the command with a ``Client``; return its exit code."""
-        options = take_client_options(ctx.params)
-        client = Client(options, options.make_output())
-        ctx.obj = client
-        return guard(
-            lambda: super(Command, self).invoke(ctx),
-            client.output,
-            topics=lambda: _topic_names(client),
-        )
+        shown = Output(ctx.params["output"], color=ctx.params["color"])
+        made: list[Client] = []
+
+        def act() -> int | None:
+            options = take_client_options(ctx.params, ctx)
+            client = Client(options, options.make_output())
+            made.append(client)
+            ctx.obj = client
+            return cast("int | None", super(Command, self).invoke(ctx))
+
+        return guard(act, shown, names=lambda error: _names_for(error, made[0]))
 
 
 class DirectoryCommand(Command):
@@ -125,11 +128,11 @@ def guard(
     act: Callable[[], int | None],
     output: Output,
     *,
-    topics: Callable[[], Iterable[str]] = tuple,
+    names: Callable[[MbctlError], Iterable[str]] = lambda _error: (),
 ) -> int:
     """Run ``act``; return its exit code, or report its error and return that one's.
 
-    This is the command line's one place where every error ends. ``topics`` gives the
+    This is the command line's one place where every error ends. ``names`` gives the
     names that a wrong one is compared with.
     """
     try:
@@ -143,7 +146,7 @@ def guard(
         return exit_codes.CLOSED_PIPE
     except MbctlError as error:
         _maybe_trace()
-        output.error(error, hint=_hint(error, topics))
+        output.error(error, hint=_hint(error, names))
         return exit_codes.of(error)
     except typer.Exit as end:
         return end.exit_code
@@ -179,20 +182,23 @@ def abandon(stream: TextIO) -> None:
         os.close(nowhere)
 
 
-def _hint(error: MbctlError, topics: Callable[[], Iterable[str]]) -> str:
-    if not isinstance(error, TopicNotFound):
+def _hint(error: MbctlError, names: Callable[[MbctlError], Iterable[str]]) -> str:
+    if not isinstance(error, TopicNotFound | SubscriptionNotFound | NotSubscribed):
         return error.hint
     from mbctl.actions.suggest import hint_for
 
     try:
-        return hint_for(error, topics())
+        return hint_for(error, names(error))
     except MbctlError:
         # The advice is a courtesy; failing to find a better one is no news.
         return error.hint
 
 
-def _topic_names(client: Client) -> list[str]:
+def _names_for(error: MbctlError, client: Client) -> list[str]:
+    """The topics there are, or the subscribers of the topic that the error is about."""
     with client.admin() as admin:
+        if isinstance(error, SubscriptionNotFound | NotSubscribed):
+            return [info.subscriber for info in admin.subscriptions(error.topic)]
         return [info.topic for info in admin.topics()]
 
 

@@ -34,6 +34,15 @@ class ClientOptions(OutputOptions, frozen=True, kw_only=True):
 
     server: str
     timeout: float
+    context: "NamedContext | None" = None
+
+
+class NamedContext(msgspec.Struct, frozen=True):
+    """The context that said which server is meant."""
+
+    name: str
+    color: str | None
+    must_confirm: bool
 
 
 class Client(msgspec.Struct, frozen=True):
@@ -100,6 +109,13 @@ def client_params() -> list[SharedOption]:
             help="The server, as HOST:PORT or mb://HOST:PORT.",
         ),
         _option(
+            ["--context"],
+            metavar="NAME",
+            default=None,
+            help="The server by the name it has with mbctl context; --server goes before it.",
+            autocompletion=lambda _context, _args, word: _complete_context(word),
+        ),
+        _option(
             ["--timeout"],
             metavar="SECONDS",
             type=float,
@@ -109,6 +125,12 @@ def client_params() -> list[SharedOption]:
         ),
         *output_params(),
     ]
+
+
+def _complete_context(incomplete: str) -> list[str]:
+    from mbctl.cli.arguments import complete_context
+
+    return complete_context(incomplete)
 
 
 def output_params() -> list[SharedOption]:
@@ -133,9 +155,42 @@ def output_params() -> list[SharedOption]:
     ]
 
 
-def take_client_options(values: dict[str, Any]) -> ClientOptions:
-    """Take the shared options out of the parsed ``values`` of a command."""
-    return ClientOptions(**{name: values.pop(name) for name in ClientOptions.__struct_fields__})
+def take_client_options(values: dict[str, Any], context: typer.Context) -> ClientOptions:
+    """Take the shared options out of the parsed ``values`` of a command.
+
+    Raises:
+        InvalidArgument: there is no context of the name that was given.
+    """
+    taken = {name: values.pop(name) for name in ClientOptions.__struct_fields__}
+    taken["server"], taken["context"] = find_server(taken["server"], taken["context"], context)
+    return ClientOptions(**taken)
+
+
+def find_server(
+    server: str, name: str | None, context: typer.Context
+) -> tuple[str, NamedContext | None]:
+    """The server that is meant: what the command line says, the environment, then the context."""
+    said = {each: _source(context, each) for each in ("server", "context")}
+    if said["server"] == "COMMANDLINE":
+        return server, None
+    if said["server"] == "ENVIRONMENT" and said["context"] != "COMMANDLINE":
+        return server, None
+    from mbctl.actions import contexts
+
+    # One that nobody has ever made costs no more than to look for the file.
+    if name is None and not contexts.path().exists():
+        return server, None
+    known = contexts.load()
+    name = name or known.current
+    if name is None:
+        return server, None
+    found = known.get(name)
+    return found.server, NamedContext(name, found.color, found.confirm == "always")
+
+
+def _source(context: typer.Context, name: str) -> str:
+    source = context.get_parameter_source(name)
+    return source.name if source is not None else "DEFAULT"
 
 
 def take_output_options(values: dict[str, Any]) -> OutputOptions:

@@ -29,6 +29,7 @@ def shell_options(
     command: list[str] | None,
     file: str | None,
     keep_going: bool,
+    yes: bool,
 ) -> "ShellOptions":
     """How a shell was asked for."""
     from mbctl.shell import ShellOptions
@@ -36,6 +37,7 @@ def shell_options(
     if command and file:
         raise typer.BadParameter("-c and -f do not go together.")
     shared = client_of(context).options
+    known = shared.context
     return ShellOptions(
         server=shared.server,
         timeout=shared.timeout,
@@ -47,4 +49,7 @@ def shell_options(
         color=shared.color,
         quiet=shared.quiet,
         verbose=shared.verbose,
+        context=(known.name, known.color or "") if known else ("", ""),
+        must_confirm=bool(known and known.must_confirm),
+        yes=yes,
     )

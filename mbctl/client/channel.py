@@ -2,24 +2,28 @@
 
 import select
 import socket
+import struct
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 from mbctl import forks
-from mbctl.batch import Buffer
 from mbctl.client.address import Address, lost
 from mbctl.client.bell import Bell
 from mbctl.client.deadline import Deadline
 from mbctl.errors import ConnectionLost, InvalidArgument, MbctlError
-from mbctl.model import KIB, MIB
+from mbctl.model import KIB
+from mbctl.patience import Patience
 from mbctl.wire.messages import Message
 from mbctl.wire.session import ClientSession, Fatal, Rejected
 
-_READ_BYTES = 64 * KIB
-# While a long frame is arriving: fewer calls for it.
-_READ_MORE_BYTES = MIB
 # How much longer than its deadline a call may take.
 _TIMEOUT_SLACK_S = 0.05
+# What a socket may be told to wait at most: far above any deadline, and any system takes it.
+_WAIT_MAX_S = 1_000_000.0
+# Up to this size one copy costs less than to name several buffers to the system.
+_JOINED_BYTES = 4 * KIB
+_TIMEVAL = struct.Struct("ll")
 
 
 class Channel:
@@ -28,11 +32,14 @@ class Channel:
     def __init__(self, sock: socket.socket, address: Address) -> None:
         self._socket = sock
         self._address = address
-        self._session = ClientSession()
+        self._session = ClientSession(receives=True)
         self._timeout = 0.0
-        """What the socket was told last; 0 if that is to be told anew."""
+        """What the socket was told last; 0 before."""
         self.end: MbctlError | None = None
         """Why the server ended the connection; told once no reply is left to take."""
+        self._patience = Patience()
+        self._is_brief = True
+        """Whether little went and came last: then the other end may be about to answer."""
         self._unwanted: set[int] = set()
         self.replies: dict[int, Message] = {}
         """Replies that have come and nobody has taken, by request id."""
@@ -52,6 +59,7 @@ class Channel:
         except ValueError as error:
             # A name that cannot be looked up at all: empty or overlong between two dots.
             raise InvalidArgument(reason=f"{str(address)!r} is no address") from error
+        sock.settimeout(None)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return cls(sock, address)
@@ -64,7 +72,7 @@ class Channel:
         # The connection is the parent's: it goes on, and ends there.
         self._socket.close()
 
-    def write(self, buffers: list[Buffer] | list[bytes], deadline: Deadline) -> None:
+    def write(self, buffers: Sequence[bytes | bytearray], deadline: Deadline) -> None:
         """Write all of ``buffers``.
 
         Raises:
@@ -74,14 +82,15 @@ class Channel:
         """
         try:
             self._wait_at_most(deadline.remaining)
-            if len(buffers) == 1:
-                self._socket.sendall(buffers[0])
+            size = sum(map(len, buffers))
+            if size <= _JOINED_BYTES:
+                self._socket.sendall(b"".join(buffers))
                 return
-            size = sum(memoryview(buffer).nbytes for buffer in buffers)
+            self._is_brief = False
             written = self._socket.sendmsg(buffers)
             if written < size:
                 self._socket.sendall(memoryview(b"".join(buffers))[written:])
-        except TimeoutError as error:
+        except BlockingIOError as error:
             raise deadline.timeout("writing to the server") from error
         except OSError as error:
             # The server's last words may have come before it closed.
@@ -101,8 +110,8 @@ class Channel:
             raise self.end
         try:
             self._wait_at_most(deadline.remaining)
-            self._take(self._socket.recv(self._read_bytes))
-        except TimeoutError as error:
+            self._take(self._found() or self._receive())
+        except BlockingIOError as error:
             raise deadline.timeout("the answer") from error
         except OSError as error:
             raise lost(self._address, error) from error
@@ -120,10 +129,8 @@ class Channel:
 
         Raises: as ``read``, without Timeout.
         """
-        self._timeout = 0.0
         try:
-            self._socket.settimeout(0)
-            self._take(self._socket.recv(self._read_bytes))
+            self._take(self._receive(socket.MSG_DONTWAIT))
         except BlockingIOError:
             return
         except OSError as error:
@@ -132,23 +139,44 @@ class Channel:
     def _wait_at_most(self, seconds: float) -> None:
         """Let the next call on the socket take no longer, give or take a little.
 
-        Setting it is a system call of its own, which the many calls with the same time
-        left do without.
+        The kernel waits: Python's own timeouts ask it before each call whether it would. To
+        set it takes system calls too, which the many calls with the same time left do without.
         """
-        seconds = max(seconds, 0.001)
         if not 0 <= self._timeout - seconds <= _TIMEOUT_SLACK_S:
-            self._timeout = seconds
-            self._socket.settimeout(seconds)
+            self._timeout = seconds = min(max(seconds, 0.001), _WAIT_MAX_S)
+            timeval = _TIMEVAL.pack(int(seconds), int(seconds % 1 * 1e6))
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
 
-    @property
-    def _read_bytes(self) -> int:
-        return _READ_MORE_BYTES if self._session.buffered else _READ_BYTES
+    def _found(self) -> int:
+        """Look for a moment whether something comes; how many bytes, 0 for none."""
+        look_ns = self._patience.ns() if self._is_brief else 0
+        if not look_ns:
+            return 0
+        until_ns = time.monotonic_ns() + look_ns
+        room = self._session.room()
+        assert room is not None
+        while time.monotonic_ns() < until_ns:
+            with suppress(BlockingIOError):
+                count = self._socket.recv_into(room, 0, socket.MSG_DONTWAIT)
+                self._patience.paid()
+                return count
+        self._patience.failed()
+        return 0
 
-    def _take(self, data: bytes) -> None:
-        if not data:
+    def _receive(self, flags: int = 0) -> int:
+        """Receive what there is; how many bytes."""
+        room = self._session.room()
+        assert room is not None
+        return self._socket.recv_into(room, 0, flags)
+
+    def _take(self, count: int) -> None:
+        if not count:
             raise ConnectionLost(address=str(self._address), reason="the server closed it")
-        for event in self._session.feed(data):
-            if isinstance(event, Fatal | Rejected):
+        self._is_brief = count <= _JOINED_BYTES
+        self._session.received(count)
+        for event in self._session.events():
+            if isinstance(event, (Fatal, Rejected)):
                 self.end = event.error
             elif event.id in self._unwanted:
                 self._unwanted.discard(event.id)

@@ -48,14 +48,13 @@ class Follow:
         subscriber = self._subscriber
         # A follow is endless; each attempt and each reconnect has a time of its own.
         endless = Deadline(inf)
-        yielded_next = 0
+        message: Message | None = None
         try:
             while True:
                 self._thread = get_ident()
                 batch = self._batch = subscriber._in_turn(self._next_batch, endless)
-                yielded_next = 0
+                message = None
                 for message in batch:
-                    yielded_next = message.offset + 1
                     yield message
                     if self._batch is None:
                         break
@@ -65,6 +64,7 @@ class Follow:
         finally:
             # A loop may end as garbage, in the middle of anything and in any thread.
             is_here = self._thread == get_ident()
+            yielded_next = 0 if message is None else message.offset + 1
             subscriber._leave_loop(partial(self._leave, self._batch, yielded_next), now=is_here)
 
     def restart(self, topic: str) -> None:
@@ -111,7 +111,7 @@ class Follow:
             raise
         return batch
 
-    def _ask(self, channel: Channel) -> None:
+    def _ask(self, channel: Channel, _: Deadline) -> None:
         """Send a pull for each topic that has none under way on this connection."""
         subscriber = self._subscriber
         if channel is not self._channel:
@@ -127,9 +127,9 @@ class Follow:
         if frames:
             channel.write([b"".join(frames)], Deadline(subscriber.timeout))
 
-    def _take(self, channel: Channel) -> tuple[str, wire.Message]:
+    def _take(self, channel: Channel, _: Deadline) -> tuple[str, wire.Message]:
         """Wait for the reply to one of the pulls; its topic and the reply."""
-        self._ask(channel)
+        self._ask(channel, _)
         deadline = Deadline(FOLLOW_WAIT_S + self._subscriber.timeout)
         while True:
             for id_ in channel.replies:

@@ -1,11 +1,13 @@
 """What the Pipelines of both faces are without a connection: messages on their way to batches."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import NamedTuple
 
 from mbctl import batch as batches
 from mbctl.client import packing
-from mbctl.client.packing import Key, Payload
+from mbctl.client.buffers import Buffers
+from mbctl.client.packing import Key, Packed, Payload
 from mbctl.client.window import PendingSend
 from mbctl.errors import BatchTooLarge, MbctlError, SendFailed
 from mbctl.model import KIB, MIB, Limits, Receipt
@@ -22,14 +24,15 @@ class Part(NamedTuple):
     """A batch that is ready to be sent."""
 
     topic: str
-    batch: bytes
+    batch: Packed
     messages: int
 
 
 class Gatherer:
     """Gathers messages into batches and sorts the answers to them. No I/O."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, buffers: Buffers | None = None) -> None:
+        self._buffers = buffers
         self._keep_to(limits)
         self._begin()
 
@@ -66,7 +69,7 @@ class Gatherer:
         size = len(payload)
         if size > self._limits.message_bytes:
             batches.check_size("payload", size, self._limits.message_bytes)
-        if key is not None or headers is not None or gathered.extras:
+        if key is not None or headers or gathered.has_extras:
             gathered.add_extras(key, headers, self._limits)
         gathered.payloads.append(payload)
         gathered.bytes += size
@@ -75,7 +78,7 @@ class Gatherer:
     def _checked(self, payloads: Iterable[Payload]) -> list[bytes]:
         """``payloads``, refused as a whole before a part of them is sent."""
         listed = packing.to_payloads(payloads)
-        if listed:
+        if len(listed) > self._limits.batch_messages:
             batches.check_size("payload", max(map(len, listed)), self._limits.message_bytes)
         return listed
 
@@ -94,7 +97,7 @@ class Gatherer:
     ) -> Iterator[Part]:
         """Messages in as few batches as the limits allow."""
         try:
-            batch = packing.pack(payloads, keys, headers, self._limits)
+            batch = packing.pack(payloads, keys, headers, self._limits, self._buffers)
         except BatchTooLarge:
             if len(payloads) == 1:
                 raise
@@ -146,29 +149,40 @@ class Gatherer:
 class _Gathered:
     """Messages for one topic that are not sent yet."""
 
-    __slots__ = ("bytes", "extras", "headers", "keys", "payloads")
+    __slots__ = ("_set", "_set_bytes", "bytes", "has_extras", "headers", "keys", "payloads")
 
     def __init__(self) -> None:
         self.payloads: list[bytes] = []
         self.bytes = 0
-        self.extras = False
+        self.has_extras = False
         self.keys: list[bytes | None] | None = None
         self.headers: list[dict[str, str] | None] | None = None
+        # The header set that came last, as it is sent, and its size.
+        self._set: dict[str, str] | None = None
+        self._set_bytes = 0
 
     def add_extras(
         self, key: Key | None, headers: Mapping[str, str] | None, limits: Limits
     ) -> None:
-        """Add a message's key and headers to the columns, which begin with the first of them."""
-        packed_key = None if key is None else packing.to_bytes(key, "key")
-        column = packing.to_headers([headers]) or [None]
-        batches.check_size("key", len(packed_key or b""), limits.key_bytes)
-        batches.check_headers(column[0] or {}, limits)
-        if self.keys is None or self.headers is None:
+        """Add a message's key and headers to the columns, each of which begins with its first."""
+        if key is not None:
+            if type(key) is not bytes:
+                key = packing.to_bytes(key, "key")
+            if len(key) > limits.key_bytes:
+                batches.check_size("key", len(key), limits.key_bytes)
+        if headers and headers != self._set:
+            (pairs,) = packing.to_headers([headers]) or [None]
+            batches.check_headers(pairs or {}, limits)
+            self._set = pairs
+            self._set_bytes = sum(map(len, chain.from_iterable((pairs or {}).items())))
+        self.has_extras = True
+        if self.keys is None and key is not None:
             self.keys = [None] * len(self.payloads)
+        if self.headers is None and headers:
             self.headers = [None] * len(self.payloads)
-        self.extras = True
-        self.keys.append(packed_key)
-        self.headers.append(column[0])
-        self.bytes += len(packed_key or b"") + sum(
-            len(name) + len(value) for name, value in (headers or {}).items()
-        )
+        if self.keys is not None:
+            self.keys.append(key)
+            self.bytes += len(key or b"")
+        if self.headers is not None:
+            self.headers.append(self._set if headers else None)
+            self.bytes += self._set_bytes if headers else 0

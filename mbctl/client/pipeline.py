@@ -21,7 +21,7 @@ class Pipeline(Gatherer):
     """
 
     def __init__(self, publisher: "Publisher") -> None:
-        super().__init__(publisher.limits)
+        super().__init__(publisher.limits, publisher._buffers)
         self._publisher = publisher
 
     def __enter__(self) -> Self:

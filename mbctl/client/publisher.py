@@ -4,11 +4,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Unpack
 
+from mbctl import batch as batches
 from mbctl.client import packing
 from mbctl.client.bell import Bell
+from mbctl.client.buffers import Buffers
 from mbctl.client.channel import Channel
 from mbctl.client.deadline import Deadline
-from mbctl.client.packing import Key, Payload, TopicKeywords
+from mbctl.client.packing import Key, Packed, Payload, TopicKeywords
 from mbctl.client.pipeline import Pipeline
 from mbctl.client.publishing import PublisherBase, unknown
 from mbctl.client.sync import SyncClient
@@ -36,6 +38,7 @@ class Publisher(PublisherBase, SyncClient):
         """Sends that nobody waits for any more; who has the turn next forgets them."""
         self._bell: Bell | None = None
         """Rung by a pipeline's thread for who has the turn; made once threads have met."""
+        self._buffers = Buffers()
         super().__init__(server, name, timeout)
 
     # --- verbs --------------------------------------------------------------------------------
@@ -79,12 +82,14 @@ class Publisher(PublisherBase, SyncClient):
             OutcomeUnknown: the connection was lost and time ran out; it may be stored.
             ConnectionLost: it could not be sent at all.
         """
-        return self.send_many(
-            topic,
-            [packing.to_bytes(payload)],
-            keys=None if key is None else [key],
-            headers=None if headers is None else [headers],
-        )
+        payload = packing.to_bytes(payload)
+        if key is None and headers is None and len(payload) <= self.limits.message_bytes:
+            batch: Packed = batches.encode([payload])
+        else:
+            keys = None if key is None else packing.to_keys([key])
+            pairs = None if headers is None else packing.to_headers([headers])
+            batch = packing.pack([payload], keys, pairs, self.limits)
+        return self._sent(topic, batch, 1)
 
     def send_many(
         self,
@@ -100,14 +105,9 @@ class Publisher(PublisherBase, SyncClient):
         """
         listed = packing.to_payloads(payloads)
         batch = packing.pack(
-            listed, packing.to_keys(keys), packing.to_headers(headers), self.limits
+            listed, packing.to_keys(keys), packing.to_headers(headers), self.limits, self._buffers
         )
-        send = self._queued(topic, batch, len(listed))
-        self._wait_for([send], Deadline(self.timeout))
-        if isinstance(send.answer, MbctlError):
-            raise send.answer
-        assert send.answer is not None
-        return send.answer
+        return self._sent(topic, batch, len(listed))
 
     def pipeline(self) -> Pipeline:
         """Send many messages without waiting for each; leaving its block waits for all."""
@@ -126,14 +126,24 @@ class Publisher(PublisherBase, SyncClient):
 
     # --- sending ------------------------------------------------------------------------------
 
-    def _queued(self, topic: str, batch: bytes, count: int) -> PendingSend:
+    def _sent(self, topic: str, batch: Packed, count: int) -> Receipt:
+        """Send a batch and wait for its answer."""
+        send = self._queued(topic, batch, count)
+        self._wait_for([send], Deadline(self.timeout))
+        answer = send.answer
+        if isinstance(answer, MbctlError):
+            raise answer
+        assert answer is not None
+        return answer
+
+    def _queued(self, topic: str, batch: Packed, count: int) -> PendingSend:
         """Queue a send, behind those of other threads. ``_work_until`` is to follow."""
         packing.to_text(topic, "topic")
         send = PendingSend(topic, batch, count)
         self._queue.append(send)
         return send
 
-    def _submit(self, topic: str, batch: bytes, count: int, deadline: Deadline) -> PendingSend:
+    def _submit(self, topic: str, batch: Packed, count: int, deadline: Deadline) -> PendingSend:
         """Number a send and write it; its answer comes later.
 
         Raises:
@@ -157,15 +167,18 @@ class Publisher(PublisherBase, SyncClient):
 
         def are_settled() -> bool:
             # Answers come in order, mostly: the last one tells soonest that they are not.
-            return all(map(self._is_settled, reversed(sends)))
+            for send in reversed(sends):
+                if send.answer is None and not self._is_forgotten(send):
+                    return False
+            return True
 
         self._work_until(are_settled, sends, deadline)
         if any(send.answer is None for send in sends):
             raise unknown(sends)
 
-    def _is_settled(self, send: PendingSend) -> bool:
-        """Whether ``send`` is answered, or nobody will ask for its answer any more."""
-        return send.answer is not None or (send.sequence > 0 and send not in self._window)
+    def _is_forgotten(self, send: PendingSend) -> bool:
+        """Whether nobody will ask for the answer to ``send`` any more."""
+        return send.sequence > 0 and send not in self._window
 
     def _work_until(
         self, is_done: Callable[[], bool], sends: list[PendingSend], deadline: Deadline
@@ -185,16 +198,17 @@ class Publisher(PublisherBase, SyncClient):
         self._forget_given_up()
         while not is_done():
             if self._queue and not self._window.is_full(self.limits):
-                self._surviving(lambda channel: self._write_queued(channel, deadline), deadline)
+                self._surviving(self._write_queued, deadline)
             else:
-                self._take_answers(deadline)
+                # Sending again on a new connection if need be.
+                self._surviving(self._take_answers, deadline)
             if self._turn.waiting:
                 self._turn.wake_done()
                 self._bell = self._bell or Bell()
 
     def _write_queued(self, channel: Channel, deadline: Deadline) -> None:
         """Write what is queued, as far as the window has room, or enough of it."""
-        frames: list[bytes] = []
+        frames: list[Packed] = []
         size = 0
         while self._queue and size < _WRITE_BYTES and not self._window.is_full(self.limits):
             send = self._number_first()
@@ -223,19 +237,15 @@ class Publisher(PublisherBase, SyncClient):
             return None
         return send
 
-    def _take_answers(self, deadline: Deadline) -> None:
-        """Wait for answers, sending again on a new connection if need be; or for the bell."""
-
-        def take(channel: Channel) -> None:
-            if not channel.replies:
-                bell = self._bell
-                if bell is not None and not channel.is_there(bell, deadline):
-                    bell.silence()
-                    return
-                channel.read(deadline)
-            self._note_answers(channel)
-
-        self._surviving(take, deadline)
+    def _take_answers(self, channel: Channel, deadline: Deadline) -> None:
+        """Wait for answers, or for the bell."""
+        if not channel.replies:
+            bell = self._bell
+            if bell is not None and not channel.is_there(bell, deadline):
+                bell.silence()
+                return
+            channel.read(deadline)
+        self._note_answers(channel)
 
     def _note_answers(self, channel: Channel) -> None:
         for id_, reply in channel.replies.items():

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from weakref import WeakSet
 
 from mbctl.client.base import ClientBase
+from mbctl.client.buffers import Buffers
 from mbctl.client.gathering import Gatherer
+from mbctl.client.packing import Packed
 from mbctl.client.window import PendingSend, SendWindow
 from mbctl.errors import OutcomeUnknown, from_wire
 from mbctl.model import check_name
@@ -16,10 +18,13 @@ from mbctl.wire import messages as wire
 class PublisherBase(ClientBase):
     """A publisher's session and its sends without an answer. No I/O."""
 
+    _buffers: Buffers | None = None
+    """What large batches are packed into, where writing is over when it returns."""
+
     def __init__(self, server: str, name: str | None, timeout: float) -> None:
         self.name = name if name is None else check_name(name)
         self._session = os.urandom(16)
-        self._window = SendWindow()
+        self._window = SendWindow(self._buffers)
         self._pipelines: WeakSet[Gatherer] = WeakSet()
         super().__init__(server, timeout)
 
@@ -33,7 +38,7 @@ class PublisherBase(ClientBase):
         if isinstance(replies[1], wire.Error):
             raise from_wire(replies[1].code, replies[1].details)
 
-    def _frame_of(self, send: PendingSend) -> list[bytes]:
+    def _frame_of(self, send: PendingSend) -> list[Packed]:
         """``send`` as it goes out now, under a new id."""
         now = time.monotonic()
         id_ = next(self._ids)
@@ -71,7 +76,7 @@ class PublisherBase(ClientBase):
     def _in_child(self) -> None:
         # Sends without an answer are the parent's, and so is what its pipelines have gathered.
         self._session = os.urandom(16)
-        self._window = SendWindow()
+        self._window = SendWindow(self._buffers)
         for pipeline in list(self._pipelines):
             pipeline._begin()
         super()._in_child()

@@ -184,7 +184,7 @@ class SyncClient(ClientBase):
         request.id = next(self._ids)
         frame = to_frame(request)
 
-        def attempt(channel: Channel) -> wire.Message:
+        def attempt(channel: Channel, deadline: Deadline) -> wire.Message:
             again = self.was_retried and isinstance(request, wire.Pull)
             channel.write([self._shortened(request, deadline) if again else frame], deadline)
             return channel.reply(request.id, deadline)
@@ -201,21 +201,22 @@ class SyncClient(ClientBase):
         request.wait_ms = max(0, min(request.wait_ms, left_ms))
         return to_frame(request)
 
-    def _surviving(self, attempt: Callable[[Channel], T], deadline: Deadline) -> T:
+    def _surviving(self, attempt: Callable[[Channel, Deadline], T], deadline: Deadline) -> T:
         """Do ``attempt``, again on a new connection while the old ones are lost.
 
         Whatever stops it midway, a Ctrl-C above all, leaves the connection in an unknown
         place: it is closed, and the next call begins a new one.
         """
         self.was_retried = False
-        backoff = Backoff()
+        backoff: Backoff | None = None
         while True:
-            channel = self._connected(deadline)
+            channel = self._channel or self._connected(deadline)
             try:
-                return attempt(channel)
+                return attempt(channel, deadline)
             except BaseException as error:
                 self._drop_channel()
                 if not is_survivable(error, channel.end) or deadline.remaining <= 0:
                     raise
             self.was_retried = True
+            backoff = backoff or Backoff()
             nap(min(backoff.next_s(), deadline.remaining))

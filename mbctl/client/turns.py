@@ -47,7 +47,10 @@ class Turn:
 
     def is_used_by(self, thread: int) -> bool:
         """Whether it is that thread's turn, or it waits for it."""
-        return self.owner == thread or any(
+        if self.taken.get(OWNER) == thread:
+            return True
+        # Nobody waits, mostly, and then nothing is built to find that out.
+        return bool(self._line) and any(
             waiter.thread == thread and not waiter.is_gone for waiter in list(self._line)
         )
 

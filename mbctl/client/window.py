@@ -5,6 +5,8 @@ Pure: it numbers, keeps and answers; the face that owns it does the writing and 
 
 from collections.abc import Callable, Iterator
 
+from mbctl.client.buffers import Buffers
+from mbctl.client.packing import Packed
 from mbctl.errors import MbctlError
 from mbctl.model import Limits, Receipt
 
@@ -14,7 +16,7 @@ class PendingSend:
 
     __slots__ = ("answer", "batch", "count", "first_tried", "id", "sequence", "told", "topic")
 
-    def __init__(self, topic: str, batch: bytes, count: int) -> None:
+    def __init__(self, topic: str, batch: Packed, count: int) -> None:
         self.sequence = 0
         """Its number in the session, from 1 up; 0 until it has one."""
         self.topic = topic
@@ -36,7 +38,8 @@ class PendingSend:
 class SendWindow:
     """The sends in flight, at most as many and as large as the server allows."""
 
-    def __init__(self) -> None:
+    def __init__(self, buffers: Buffers | None = None) -> None:
+        self._buffers = buffers
         self._pending: dict[int, PendingSend] = {}
         self._by_id: dict[int, PendingSend] = {}
         self._bytes = 0
@@ -62,7 +65,7 @@ class SendWindow:
             or self._bytes > limits.connection_bytes // 2
         )
 
-    def add(self, topic: str, batch: bytes, count: int) -> PendingSend:
+    def add(self, topic: str, batch: Packed, count: int) -> PendingSend:
         """Number a send and keep it until it is answered."""
         send = PendingSend(topic, batch, count)
         self.number(send)
@@ -93,7 +96,9 @@ class SendWindow:
             self._by_id.pop(id, None)
             if isinstance(answer, Receipt):
                 # Whoever keeps the send for its receipt does not need its messages.
-                send.batch = b""
+                batch, send.batch = send.batch, b""
+                if self._buffers is not None and isinstance(batch, bytearray):
+                    self._buffers.give_back(batch)
 
     def sent(self, id: int, offset: int, count: int) -> None:
         """Take the receipt for request ``id``; nothing if that send was given up."""

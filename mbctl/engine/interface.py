@@ -86,10 +86,10 @@ class Runtime(Protocol):
     def wall_ns(self) -> int:
         """Nanoseconds since 1970, UTC."""
 
-    def call_soon(self, call: Callable[[], None]) -> None:
+    def call_soon(self, call: Callable[[], None], /) -> object:
         """Call once what this turn of the loop brought in has been handled."""
 
-    def call_soon_threadsafe(self, call: Callable[[], None]) -> None:
+    def call_soon_threadsafe(self, call: Callable[[], None], /) -> object:
         """As ``call_soon``, from any thread; it wakes the loop."""
 
     def call_at(self, when_ns: int, call: Callable[[], None]) -> Timer:
@@ -105,6 +105,10 @@ class Engine(Protocol):
     """The bounds in force, which clients are told; maybe less than were asked for."""
     on_failure: Callable[[MbctlError], None]
     """Called once when the engine has failed and can serve nothing any more."""
+
+    @property
+    def is_storing(self) -> bool:
+        """Whether what was accepted is being stored, and answers will come from elsewhere."""
 
     def register_publisher(self, session: bytes, done: Done[None]) -> None:
         """Make a publisher session known."""

@@ -50,10 +50,17 @@ class LocalEngine(Publishing, Subscribing, Looking):
         self.on_failure: Callable[[MbctlError], None] = _nobody
         self._closed: Callable[[], None] | None = None
         self._asked_ns = runtime.now_ns()
+        self._finishing = 0
+        """Turns that are answered and leave something to be done."""
         journal.on_failure = self._fail
         journal.index = _Index(self.core, self._deliveries)
         if recovered is not None:
             self._begin_with(restore(self.core, recovered, runtime.now_ns()))
+
+    @property
+    def is_storing(self) -> bool:
+        """Whether something is on its way to the disk."""
+        return bool(self._turns.under_way)
 
     def _begin_with(self, restored: Restored) -> None:
         self.clamped = restored.clamped
@@ -69,12 +76,18 @@ class LocalEngine(Publishing, Subscribing, Looking):
     # --- what is durable ------------------------------------------------------------------
 
     def _show_committed(self, turn: Turn) -> None:
-        """The turn is durable: show it, answer it, and release what it set free."""
+        """The turn is durable: show it and answer it; the rest when the answers are out."""
         now_ns = self._runtime.now_ns()
         for topic_id, next_offset in turn.reveals.items():
             self._deliveries.wake(self.core.reveal(topic_id, next_offset, now_ns))
         for done, answer in turn.answers:
             done(answer)
+        self._finishing += 1
+        self._runtime.call_soon(partial(self._finish, turn, now_ns))
+
+    def _finish(self, turn: Turn, now_ns: int) -> None:
+        """Release what the turn set free, and see to what it leaves to be done."""
+        self._finishing -= 1
         for places in (*turn.trimmed, *(topic.index.places() for topic in turn.deleted)):
             # Some of it may have been granted, and wait its turn to be read.
             self._deliveries.after_wakes(partial(self._garbage.add, places))
@@ -112,7 +125,8 @@ class LocalEngine(Publishing, Subscribing, Looking):
 
     def _close_when_idle(self) -> None:
         """Close the journal once the last turn is durable and the last read is answered."""
-        if self._closed is not None and not self._turns.under_way and not self._deliveries.count:
+        is_idle = not self._turns.under_way and not self._finishing and not self._deliveries.count
+        if self._closed is not None and is_idle:
             done, self._closed = self._closed, None
             self._garbage.stop()
             self._journal.close(done)

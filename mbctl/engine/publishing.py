@@ -4,7 +4,7 @@ from mbctl import batch as batches
 from mbctl.batch import Buffer
 from mbctl.engine.interface import Created, Done
 from mbctl.engine.parts import Parts
-from mbctl.errors import DiskFull, MbctlError, RequestRefused
+from mbctl.errors import DiskFull, MbctlError, RequestRefused, ServerStopping
 from mbctl.journal.records import BatchHead, TopicCreated, TopicDeleted
 from mbctl.model import NS_PER_MS, Receipt, TopicSettings
 
@@ -31,7 +31,8 @@ class Publishing(Parts):
         """Validate and store a batch; answer at the end of the turn that makes it durable."""
         now_ns = self._runtime.now_ns()
         try:
-            self._check_running()
+            if self._is_stopped:
+                raise ServerStopping
             count, size, refusal = self._admit(batch)
             stored = self.core.send(
                 session,

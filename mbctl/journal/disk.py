@@ -4,10 +4,11 @@
     read   ─▶ tail in memory, or the disk                (the reader's thread)
     release ─▶ segment without live batches ─▶ deleted   (the keeper's thread)
 
-All calls come from the loop and all answers go to it. One group is on its way at a time;
-what is appended meanwhile is the next.
+All calls come from the loop and all answers go to it. One group is written at a time; what is
+appended meanwhile is the next.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -51,6 +52,8 @@ from mbctl.model import KIB, LIMITS, MIB, NS_PER_MS
 # lately taken less than this: the way to a thread and back takes as long.
 _INLINE_BYTES = 64 * KIB
 _INLINE_NS = 300_000
+# A group larger than this is given to the thread while it is at another one.
+_AHEAD_BYTES = 512 * KIB
 # How much the newest sync counts in how long they lately took: a quarter.
 _SYNC_SHARE = 4
 # What a change takes beside its ranges and name, at most, with the trim that comes of it.
@@ -199,7 +202,7 @@ class DiskJournal:
         # Bytes of the changes that there was said to be room for since the last commit.
         self._promised = 0
         self._group = Group()
-        self._under_way: Group | None = None
+        self._under_way: deque[Group] = deque()
         self._durable = self._written_place = self._end
         # The segments that will be sealed by what is under way, and how far they are written.
         self._sealing: dict[int, int] = {}
@@ -275,7 +278,7 @@ class DiskJournal:
         segment = self._space.active
         index = segment.index
         is_dead = index is not None and index.batch_count and not self._census.live(segment.number)
-        if is_dead and self._under_way is None and self._failure is None:
+        if is_dead and not self._under_way and self._failure is None:
             if self._space.has_spare:
                 self._roll()
                 self.commit(_nothing)
@@ -394,16 +397,18 @@ class DiskJournal:
             return
         self._promised = 0
         self._group.waiters.append(done)
-        if self._under_way is None:
+        # The thread has the next at hand when it is done with one, if that is worth a sync.
+        if not self._under_way or (len(self._under_way) == 1 and self._group.size > _AHEAD_BYTES):
             self._write()
 
     def _write(self) -> None:
         """Write what has gathered: here if it is little and nothing else waits."""
         group, self._group = self._group, Group()
-        self._under_way = group
+        is_alone = not self._under_way
+        self._under_way.append(group)
         write = partial(group.write, is_synced=self._is_synced, salt=self._salt)
         is_little = group.is_small and group.size <= _INLINE_BYTES and len(group.waiters) == 1
-        if group.is_empty or (is_little and self._sync_ns < _INLINE_NS):
+        if is_alone and (group.is_empty or (is_little and self._sync_ns < _INLINE_NS)):
             try:
                 outcome: Any = write()
             except OSError as error:
@@ -432,8 +437,8 @@ class DiskJournal:
         self._keeper.add_sealed(sealed)
         for done in group.waiters:
             done()
-        self._under_way = None
-        if self._failure is not None:
+        self._under_way.popleft()
+        if self._failure is not None or self._under_way:
             return
         if self._group.waiters:
             self._write()
@@ -447,7 +452,7 @@ class DiskJournal:
     def _mark(self) -> None:
         """Say in the journal that all of it is durable, if nothing else will say so soon."""
         self._quiet = None
-        if self._failure is not None or self._under_way is not None or not self._group.is_empty:
+        if self._failure is not None or self._under_way or not self._group.is_empty:
             return
         if self._loop.now_ns() < self._written_ns + _QUIET_NS:
             self._watch_for_quiet()

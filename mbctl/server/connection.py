@@ -1,6 +1,6 @@
 """One client's connection: frames in, requests to the engine, replies out.
 
-    data_received → session → requests → VERBS → engine ─┐
+    buffer_updated → session → requests → VERBS → engine ─┐
     writelines ← flush, once a turn ← replies ← done  ◀──┘
 
 What came is acted on for a share of the loop's time; the rest waits in the line of all
@@ -25,7 +25,7 @@ from mbctl.errors import (
     ProtocolError,
     ServerStopping,
 )
-from mbctl.model import MIB, NS_PER_S
+from mbctl.model import MIB, NS_PER_S, Receipt
 from mbctl.server import log
 from mbctl.server.partial import FRAME_SHORT
 from mbctl.server.verbs import VERBS
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from mbctl.server.server import Server
 
 T = TypeVar("T")
+# Named here, because annotations of functions within functions are computed at each call.
+_SendAnswer = Receipt | MbctlError
+_PullAnswer = Pulled | MbctlError
 
 # Unsent output above which a connection takes no more requests, until all of it is sent.
 _OUTPUT_HIGH = MIB
@@ -49,7 +52,7 @@ _LINGER_S = 1.0
 _LINGER_UNSENT_S = 5.0
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """The server's side of one connection."""
 
     def __init__(self, server: "Server") -> None:
@@ -80,6 +83,8 @@ class Connection(asyncio.Protocol):
         """Whether there may be a request among them."""
         self._has_acted = False
         """Whether there was one since it was seen last that there is none."""
+        self._receives = False
+        """Whether what comes is the rest of a large frame, and goes where that is."""
         self._read_bytes = 0
         self.has_read_much = False
         """Whether it is not read from because it has sent much in this turn."""
@@ -121,13 +126,23 @@ class Connection(asyncio.Protocol):
         self.backup.end()
         self.server.forget(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Memory for what comes next: of the large frame under way, or the server's inbox."""
+        room = self._wire.room()
+        self._receives = room is not None
+        return self.server.inbox if room is None else room
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Take what came and act on it, as far as this connection may."""
+        self.server.alert.came()
         if self._is_closing:
             return
-        self._wire.take(data)
+        if self._receives:
+            self._wire.received(nbytes)
+        else:
+            self._wire.take(self.server.inbox[:nbytes])
         self._has_input = True
-        self._read_bytes += len(data)
+        self._read_bytes += nbytes
         if self._read_bytes >= _READ_MUCH:
             self._read_bytes = 0
             self.has_read_much = True
@@ -135,7 +150,10 @@ class Connection(asyncio.Protocol):
         else:
             self.server.turns.let_pass()
         self.proceed()
-        self.server.partial.bound(self)
+        if self.buffered:
+            self._wire.keep()
+            self.server.partial.bound(self)
+        self.server.alert.expect(nbytes)
 
     def pause_writing(self) -> None:
         """Not all that was written could be sent."""
@@ -186,8 +204,14 @@ class Connection(asyncio.Protocol):
                 self._act(event)
                 if self._is_closing:
                     return
-        self._count_buffered(self._wire.buffered)
-        self._is_held = self.server.partial.holds(self)
+                self._has_input = self._wire.buffered > 0
+        buffered = self._wire.buffered
+        if buffered or self.buffered:
+            self._count_buffered(buffered)
+            self._is_held = self.server.partial.holds(self)
+        if not buffered:
+            # Also when it was acted on in turns: what was taken is let go of.
+            self._wire.keep()
         if not self._has_input:
             self._time_frame()
         self._pause_or_resume()
@@ -219,17 +243,24 @@ class Connection(asyncio.Protocol):
                 self.deadline_ns = max(self.deadline_ns, now_ns + _GRACE_NS)
 
     def _act(self, event: wire.Request | Rejected | Fatal) -> None:
+        request = cast(wire.Message, event)
+        verb = VERBS.get(type(request))
+        if verb is None:
+            self._act_on_other(event)
+        elif self._requests >= self.limits.connection_requests:
+            limit = self.limits.connection_requests
+            self.refuse(request.id, LimitExceeded(what="requests in flight", limit=limit))
+        else:
+            verb(self, request)
+
+    def _act_on_other(self, event: wire.Request | Rejected | Fatal) -> None:
         if isinstance(event, Fatal):
             self.end(event.error)
         elif isinstance(event, Rejected):
             self.send([wire.encode(wire.Error.of(event.id, event.error))])
-        elif isinstance(event, wire.Hello):
-            self._welcome(event.id)
-        elif self._requests >= self.limits.connection_requests:
-            limit = self.limits.connection_requests
-            self.refuse(event.id, LimitExceeded(what="requests in flight", limit=limit))
         else:
-            VERBS[type(event)](self, event)
+            assert isinstance(event, wire.Hello)
+            self._welcome(event.id)
 
     def _welcome(self, id_: int) -> None:
         engine = self.engine
@@ -250,7 +281,7 @@ class Connection(asyncio.Protocol):
         id_ = request.id
         self._count_request(1, size)
 
-        def answer(result: T | MbctlError) -> None:
+        def answer(result: Any) -> None:
             self._count_request(-1, -size)
             message: Any
             if isinstance(result, MbctlError):
@@ -261,12 +292,27 @@ class Connection(asyncio.Protocol):
 
         return answer
 
+    def done_send(self, id_: int, size: int) -> Done[Receipt]:
+        """The callback that answers a send, which counts as in flight until then."""
+        self.sends += 1
+        self._count_request(1, size)
+
+        def answer(result: _SendAnswer) -> None:
+            self.sends -= 1
+            self._count_request(-1, -size)
+            if isinstance(result, MbctlError):
+                self.send([wire.encode(wire.Error.of(id_, result))])
+            else:
+                self.send([wire.encode(wire.Sent(id_, result.offset, result.count))])
+
+        return answer
+
     def done_list(self, request: wire.Request, reply: Callable[[int, T], wire.Message]) -> Done[T]:
         """The callback that answers with a list; no more requests are acted on until then."""
         self._is_listing = True
         answer = self.done(request, reply)
 
-        def done(result: T | MbctlError) -> None:
+        def done(result: Any) -> None:
             self._is_listing = False
             answer(result)
 
@@ -280,7 +326,7 @@ class Connection(asyncio.Protocol):
         """
         self._count_request(1, size)
 
-        def answer(result: Pulled | MbctlError) -> None:
+        def answer(result: _PullAnswer) -> None:
             self._count_request(-1, -size)
             self.pulls.pop(id_, None)
             if isinstance(result, MbctlError):
@@ -318,7 +364,7 @@ class Connection(asyncio.Protocol):
         if not self._out:
             self.server.loop.call_soon(self._flush)
         self._out += buffers
-        size = sum(memoryview(buffer).nbytes for buffer in buffers)
+        size = sum(map(_size, buffers))
         self._out_bytes += size
         self.server.unread.queued += size
 
@@ -326,6 +372,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None or not self._out:
             return
         out, was_full = self._out, self._out_bytes > _OUTPUT_HIGH
+        self.server.alert.expect(self._out_bytes)
         self._drop_output()
         self._transport.writelines(cast("list[bytes]", out))
         if self._is_unsent:
@@ -435,6 +482,10 @@ class Connection(asyncio.Protocol):
     def unsent_bytes(self) -> int:
         """Output that the peer has not taken yet."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+
+def _size(buffer: Buffer) -> int:
+    return len(buffer) if type(buffer) is bytes else memoryview(buffer).nbytes
 
 
 def _keep_alive(sock: socket.socket | None) -> None:

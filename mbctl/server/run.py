@@ -13,6 +13,7 @@ from mbctl.engine.interface import Engine
 from mbctl.errors import ServerError
 from mbctl.server import log
 from mbctl.server.ending import Ending
+from mbctl.server.memory import keep_freed_memory
 from mbctl.server.options import ServerOptions
 from mbctl.server.runtime import loop_factory
 from mbctl.server.server import Server
@@ -22,6 +23,9 @@ from mbctl.server.starting import listen, open_engine
 # answers leave that it had given before.
 _STOP_S = 10.0
 _FAREWELL_S = 0.5
+# How long the loop may go on when the journal's thread is back from the disk and wants to take the
+# next group there. Python's own 5 ms are longer than most writes and syncs.
+_SWITCH_S = 0.0005
 # How many new objects, and then how many looks at those, make the collector look. A request
 # leaves no cycles behind, and a connection few.
 _COLLECTOR = (10_000, 20, 50)
@@ -43,6 +47,8 @@ def run(options: ServerOptions) -> int:
     os.umask(0o077)
     log.configure(options.log_format)
     _raise_descriptor_limit()
+    keep_freed_memory()
+    sys.setswitchinterval(_SWITCH_S)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_serve(options))
 

@@ -8,7 +8,8 @@ from contextlib import suppress
 
 from mbctl import __version__
 from mbctl.engine.interface import Engine, EngineStatus
-from mbctl.model import NS_PER_S, Limits, ServerStatus
+from mbctl.model import KIB, NS_PER_S, Limits, ServerStatus
+from mbctl.server.alert import Alert
 from mbctl.server.backups import Backups
 from mbctl.server.connection import Connection
 from mbctl.server.listening import Listening
@@ -17,6 +18,8 @@ from mbctl.server.turns import Turns
 from mbctl.server.unread import Unread
 
 _SWEEP_S = 1.0
+# What is received at once, at most.
+_INBOX_BYTES = 256 * KIB
 # Descriptors left for everything that is not a client's connection; at most half of all.
 _SPARE_DESCRIPTORS = 64
 # How long a stop waits for clients to see it and close, and then to take their last replies.
@@ -29,6 +32,8 @@ _LINGERING_SHARE = 4
 
 class Server:
     """Listens, and holds what is counted over all connections."""
+
+    now_ns = staticmethod(time.monotonic_ns)
 
     def __init__(self, engine: Engine, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
         self.engine = engine
@@ -45,12 +50,15 @@ class Server:
         self.congested: dict[Connection, None] = {}
         """Connections that are not read from because they have enough to do or in flight."""
         self.turns = Turns(loop, lambda: self.has_room)
+        self.alert = Alert(loop, lambda: engine.is_storing)
         self.partial = Partial(limits.partial_bytes, self.turns)
         self.unread = Unread(limits, loop)
         self.request_bytes = 0
         self.backups = Backups(loop)
         self.address = ""
         self.is_stopping = False
+        self.inbox = memoryview(bytearray(_INBOX_BYTES))
+        """What is received comes in here; a connection copies what it does not use at once."""
         self._members: dict[bytes, Connection] = {}
         self._lingering: dict[Connection, None] = {}
         self._listening = Listening(loop, lambda: Connection(self))
@@ -58,10 +66,6 @@ class Server:
         self._empty = asyncio.Event()
         self._started_ns = self.now_ns()
         self._started = time.time_ns()
-
-    def now_ns(self) -> int:
-        """Monotonic nanoseconds."""
-        return time.monotonic_ns()
 
     async def start(self, host: str, port: int) -> None:
         """Listen on ``host``; port 0 takes a free one. ``address`` tells which.

@@ -70,17 +70,7 @@ def send(connection: "Connection", request: wire.Send) -> None:
     except MbctlError as error:
         connection.refuse(request.id, error)
         return
-    connection.sends += 1
-
-    def reply(id_: int, receipt: Any) -> wire.Message:
-        return wire.Sent(id_, receipt.offset, receipt.count)
-
-    answer = connection.done(request, reply, memoryview(request.batch).nbytes)
-
-    def done(result: Any) -> None:
-        connection.sends -= 1
-        answer(result)
-
+    done = connection.done_send(request.id, memoryview(request.batch).nbytes)
     connection.engine.send(
         session, request.sequence, request.topic, request.batch, age_ms=age_ms, done=done
     )

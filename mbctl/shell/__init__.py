@@ -27,6 +27,12 @@ class ShellOptions(msgspec.Struct, frozen=True, kw_only=True):
     color: "Colour" = "auto"
     quiet: bool = False
     verbose: bool = False
+    context: tuple[str, str] = ("", "")
+    """The name of the context and its colour, which the prompt shows."""
+    must_confirm: bool = False
+    """Whether what destroys something is done only when it is asked for twice."""
+    yes: bool = False
+    """The second time, for a script."""
 
 
 def run(kind: "Kind", options: ShellOptions) -> int:

@@ -16,7 +16,6 @@ from mbctl.errors import ConnectionFatal, MbctlError, MessageTooLarge
 from mbctl.model import LIMITS
 from mbctl.shell import ShellOptions
 from mbctl.shell.commands import Kind
-from mbctl.shell.grammar import parse
 from mbctl.shell.session import Session
 
 LINE_BYTES_MAX = LIMITS.frame_bytes
@@ -46,20 +45,21 @@ def run_batch(kind: Kind, options: ShellOptions, output: Output) -> int:
         session = Session(kind, options, output)
         finished = False
         try:
-            finished, failed = _run(kind, session, lines, output, keep_going=options.keep_going)
+            session.refuses_to_destroy = options.must_confirm and not options.yes
+            finished, failed = _run(session, lines, output, keep_going=options.keep_going)
         finally:
             session.close(clean=finished)
     return exit_codes.BATCH_FAILED if failed else exit_codes.OK
 
 
 def _run(
-    kind: Kind, session: Session, lines: Iterator[Line], output: Output, *, keep_going: bool
+    session: Session, lines: Iterator[Line], output: Output, *, keep_going: bool
 ) -> tuple[bool, bool]:
     """Run the lines; return whether the script came to its end, and whether a line failed."""
     failed = False
     for line in lines:
         try:
-            if not _run_line(kind, session, line):
+            if not _run_line(session, line):
                 break
         except MbctlError as error:
             output.error(error, place=line.place, hint=session.hint(error))
@@ -70,10 +70,10 @@ def _run(
     return True, failed
 
 
-def _run_line(kind: Kind, session: Session, line: Line) -> bool:
+def _run_line(session: Session, line: Line) -> bool:
     if line.size > LINE_BYTES_MAX:
         raise MessageTooLarge(what="line", size=line.size, limit=LINE_BYTES_MAX)
-    command = parse(kind, line.content.decode("utf-8", "surrogateescape"))
+    command = session.parse(line.content.decode("utf-8", "surrogateescape"))
     return command is None or session.execute(command)
 
 

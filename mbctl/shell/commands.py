@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from mbctl.actions.formats import Format
 from mbctl.model import Start, SubscribeOptions, WhenFull
 
 Kind = Literal["publisher", "subscriber"]
@@ -79,6 +80,8 @@ class Pull(msgspec.Struct, frozen=True):
     max_messages: int | None = None
     wait: float | None = None
     no_ack: bool = False
+    template: Format | None = None
+    full: bool = False
 
 
 class Ack(msgspec.Struct, frozen=True):
@@ -122,12 +125,38 @@ class Peek(msgspec.Struct, frozen=True):
     topic: str
     start: Start = "earliest"
     max_messages: int | None = None
+    template: Format | None = None
+    full: bool = False
 
 
 class Follow(msgspec.Struct, frozen=True):
-    """follow; without topics, every subscription there is."""
+    """follow; without topics, every subscription there is.
+
+    ``on`` and ``off`` in their place begin and end following beside the prompt.
+    """
 
     topics: tuple[str, ...] = ()
+    template: Format | None = None
+    full: bool = False
+
+
+class Use(msgspec.Struct, frozen=True):
+    """use: let the dot stand for a topic; none without ``topic``."""
+
+    topic: str | None = None
+
+
+class Last(msgspec.Struct, frozen=True):
+    """last: show messages again, in full."""
+
+    count: int = 1
+
+
+class Watch(msgspec.Struct, frozen=True):
+    """watch: run the verb of ``line`` again and again, every ``interval`` seconds."""
+
+    interval: float
+    line: str
 
 
 class Subscriptions(msgspec.Struct, frozen=True):
@@ -177,6 +206,9 @@ Command = (
     | Drop
     | Peek
     | Follow
+    | Use
+    | Last
+    | Watch
     | Subscriptions
     | Topics
     | Status

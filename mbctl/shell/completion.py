@@ -3,11 +3,16 @@
 The live names come in as they were last seen; nothing here asks a server.
 """
 
+from typing import TypeVar
+
 import msgspec
 
 from mbctl.shell.commands import Kind
 from mbctl.shell.grammar import Piece, pieces, verb_token
-from mbctl.shell.verbs import Names, Operand, Option, Verb, find_verb, normalize, verbs_of
+from mbctl.shell.verb import Names, Operand, Option, Verb, normalize
+from mbctl.shell.verbs import find_verb, verbs_of
+
+T = TypeVar("T")
 
 # Arbitrary: more than any terminal shows, and quickly drawn where there are 10,000 topics.
 CANDIDATES_MAX = 200
@@ -47,6 +52,9 @@ def complete(kind: Kind, before: str, live: LiveNames) -> list[Candidate]:
     verb = find_verb(verb_word.text)
     if verb is None or kind not in verb.kinds:
         return []
+    inner = _inner_line(verb, before, verb_word.end)
+    if inner is not None:
+        return complete(kind, inner, live)
     place = _place(verb, before, verb_word.end)
     if place is None:
         return []
@@ -56,20 +64,40 @@ def complete(kind: Kind, before: str, live: LiveNames) -> list[Candidate]:
     return _candidates(place, _names(kind, place.names, live))
 
 
-def syntax_for(kind: Kind, text: str) -> str:
-    """The syntax of the verb that the line ``text`` begins with; empty if it has none."""
+def syntax_for(kind: Kind, text: str, *, full: bool = False) -> str:
+    """The syntax of the verb that the line ``text`` begins with; empty if it has none.
+
+    ``full`` has all options, even where a narrow terminal has no room for them.
+    """
     word = verb_token(text)
     verb = find_verb(word.text) if word else None
-    return verb.syntax if verb and kind in verb.kinds else ""
+    if word is None or verb is None or kind not in verb.kinds:
+        return ""
+    inner = _inner_line(verb, text, word.end)
+    within = syntax_for(kind, inner, full=full) if inner else ""
+    return within or (verb.full_syntax if full else verb.syntax)
+
+
+def _inner_line(verb: Verb, line: str, position: int) -> str | None:
+    """The line within the line of a verb whose tail is another verb, as that of watch."""
+    tail = verb.tail
+    if tail is None or tail.names != "verbs":
+        return None
+    messages = [p.token.text for p in pieces(verb, line, position) if p.role == "message"]
+    return messages[0] if messages else None
 
 
 def _verb_candidates(kind: Kind, word: str) -> list[Candidate]:
-    """Verbs that begin with ``word``, then those whose initials do: ct finds createTopic."""
+    """Verbs that begin with ``word``, then those whose initials do: ct finds createTopic.
+
+    If there are none, those that have its letters in this order.
+    """
     typed = normalize(word)
     verbs = verbs_of(kind)
     first = [verb for verb in verbs if normalize(verb.name).startswith(typed)]
     initials = [verb for verb in verbs if verb not in first and _initials(verb).startswith(typed)]
-    return [Candidate(verb.name, len(word), verb.summary) for verb in first + initials]
+    found = first + initials or _fuzzy(typed, {normalize(verb.name): verb for verb in verbs})
+    return [Candidate(verb.name, len(word), verb.summary) for verb in found]
 
 
 def _initials(verb: Verb) -> str:
@@ -123,8 +151,29 @@ def _names(kind: Kind, names: Names, live: LiveNames) -> dict[str, str]:
     return {}
 
 
+def _fuzzy(typed: str, named: dict[str, T]) -> list[T]:
+    """What has the letters of ``typed`` in its name in this order, the closest together first."""
+    spans = [(_span(typed, name.lower()), name) for name in named]
+    found = sorted((span, name) for span, name in spans if span is not None)
+    return [named[name] for _, name in found]
+
+
+def _span(typed: str, name: str) -> int | None:
+    """Over how many letters of ``name`` those of ``typed`` are spread; None if not all are there.
+
+    Only the first place of each letter is tried, which is what people mean, nearly always.
+    """
+    begin = position = name.find(typed[:1])
+    for letter in typed:
+        position = name.find(letter, position)
+        if position < 0:
+            return None
+        position += 1
+    return position - begin
+
+
 def _candidates(place: _Place, words: dict[str, str]) -> list[Candidate]:
-    """The words that begin with what was typed, then those that contain it."""
+    """The words that begin with what was typed, then those that contain it; else fuzzy ones."""
     typed = place.word.lower()
     first: list[str] = []
     within: list[str] = []
@@ -132,5 +181,6 @@ def _candidates(place: _Place, words: dict[str, str]) -> list[Candidate]:
         at = word.lower().find(typed)
         if at >= 0:
             (within if at else first).append(word)
-    best = (first + within)[:CANDIDATES_MAX]
+    found = first + within or _fuzzy(typed, {word: word for word in words})
+    best = found[:CANDIDATES_MAX]
     return [Candidate(word, place.length, words[word]) for word in best]

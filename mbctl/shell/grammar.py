@@ -7,6 +7,8 @@
 A verb with a tail (send) takes everything after its first operand and exactly one
 space as it is, to the end of the line: no quotes, no comment, nothing is cut off.
 
+Where a topic stands, `.` is the topic in use: no name begins with a dot.
+
 Nothing here reads, writes or knows a server. `pieces` never raises and serves what is
 half typed as well; `parse` raises InvalidCommand and nothing else.
 """
@@ -20,11 +22,15 @@ import msgspec
 from mbctl.errors import InvalidArgument, MbctlError
 from mbctl.shell.commands import Command, Kind
 from mbctl.shell.values import shown
-from mbctl.shell.verbs import Operand, Option, Verb, find_verb, normalize, verbs_of
+from mbctl.shell.verb import Operand, Option, Verb, normalize
+from mbctl.shell.verbs import find_verb, verbs_of
 
 # A carriage return separates words too, so that scripts with CRLF work; in a message it stays.
 _BLANKS = " \t\r"
 _QUOTES = "'\""
+
+IN_USE = "."
+"""What stands for the topic in use."""
 
 
 class InvalidCommand(InvalidArgument):
@@ -35,9 +41,15 @@ class InvalidCommand(InvalidArgument):
     advice = "{advised}"
 
 
-def _refuse(reason: str, position: int, advised: str = "") -> InvalidCommand:
+class Unfinished(InvalidCommand):
+    """A line that would be a command if more were typed at its end."""
+
+
+def _refuse(
+    reason: str, position: int, advised: str = "", *, kind: type[InvalidCommand] = InvalidCommand
+) -> InvalidCommand:
     place = f" (column {position + 1})" if position else ""
-    return InvalidCommand(reason=reason, place=place, column=position + 1, advised=advised)
+    return kind(reason=reason, place=place, column=position + 1, advised=advised)
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -153,8 +165,10 @@ def _split_option(token: Token) -> tuple[Token, Token | None]:
     return flag, Token(text[length + skipped :], middle + skipped, token.end, open=token.open)
 
 
-def parse(kind: Kind, line: str) -> Command | None:
+def parse(kind: Kind, line: str, in_use: str | None = None) -> Command | None:
     """The command that ``line`` is in the shell ``kind``; None if empty or a comment.
+
+    ``in_use`` is the topic that ``.`` stands for.
 
     Raises:
         InvalidCommand: it is none.
@@ -171,15 +185,25 @@ def parse(kind: Kind, line: str) -> Command | None:
     values: dict[str, object] = {}
     for piece, following in zip_longest(read, read[1:]):
         _take(verb, piece, following, values)
-    operands = [piece.token for piece in read if piece.option is None]
+    operands = [_spelt_out(piece, in_use) for piece in read if piece.option is None]
     _take_operands(verb, operands, len(line), values)
     return verb.command(**values)
+
+
+def _spelt_out(piece: Piece, in_use: str | None) -> Token:
+    """The token of an operand; the topic in use for a dot."""
+    token = piece.token
+    if piece.role != "operand" or token.quoted or token.text != IN_USE:
+        return token
+    if in_use is None:
+        raise _refuse("no topic is in use for the dot", token.start, "say which: use TOPIC")
+    return Token(in_use, token.start, token.end)
 
 
 def _take(verb: Verb, piece: Piece, following: Piece | None, values: dict[str, object]) -> None:
     token, option = piece.token, piece.option
     if token.open:
-        raise _refuse("a quote is not closed", token.start)
+        raise _refuse("a quote is not closed", token.start, kind=Unfinished)
     if piece.role == "unknown":
         raise _unknown_option(verb, token)
     if option is None:
@@ -189,7 +213,8 @@ def _take(verb: Verb, piece: Piece, following: Piece | None, values: dict[str, o
     elif piece.role == "value":
         _take_value(verb, option, token, values)
     elif following is None or following.role != "value":
-        raise _refuse(f"{option.flag} needs a value {option.value}", token.end, _write(verb))
+        reason = f"{option.flag} needs a value {option.value}"
+        raise _refuse(reason, token.end, _write(verb), kind=Unfinished)
 
 
 def _take_value(verb: Verb, option: Option, token: Token, values: dict[str, object]) -> None:
@@ -227,7 +252,7 @@ def _take_operands(verb: Verb, tokens: list[Token], end: int, values: dict[str, 
             tokens = tokens[1:]
         elif operand.required:
             what = f"{operand.label} after one space" if operand.tail else operand.label
-            raise _refuse(f"{verb.name} needs {what}", end, _write(verb))
+            raise _refuse(f"{verb.name} needs {what}", end, _write(verb), kind=Unfinished)
     if tokens:
         raise _refuse(f"{shown(tokens[0].text)} is too much", tokens[0].start, _write(verb))
 
@@ -239,6 +264,19 @@ def _convert(place: Option | Operand, token: Token, label: str) -> object:
         raise _refuse(f"{label}: {error}", token.start, error.hint) from None
     except ValueError as error:
         raise _refuse(f"{label}: {error}", token.start) from None
+
+
+def flaw(kind: Kind, line: str, in_use: str | None = None) -> InvalidCommand | None:
+    """What is wrong with a line as it is typed; None while more of it may make it right."""
+    try:
+        parse(kind, line, in_use)
+    except InvalidCommand as error:
+        if isinstance(error, Unfinished):
+            return None
+        word = scan(line, error.column - 1)
+        # The word at the cursor is still being typed.
+        return None if word is None or word.end == len(line) else error
+    return None
 
 
 def _write(verb: Verb) -> str:

@@ -2,7 +2,8 @@
 
 from mbctl.actions.output import Column, Row
 from mbctl.shell.commands import Kind
-from mbctl.shell.verbs import Verb, verbs_of
+from mbctl.shell.verb import Verb
+from mbctl.shell.verbs import verbs_of
 
 OVERVIEW_COLUMNS = (Column("verb", "VERB"), Column("about", "WHAT IT DOES"))
 

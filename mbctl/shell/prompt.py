@@ -11,20 +11,39 @@ from prompt_toolkit.application import get_app
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
-from prompt_toolkit.filters import completion_is_selected
+from prompt_toolkit.filters import Always, completion_is_selected
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import History
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.lexers import Lexer
 from prompt_toolkit.output import ColorDepth, Output, create_output
+from prompt_toolkit.styles import Style
 
 from mbctl.actions.output import Colour
 from mbctl.shell.commands import Kind
 from mbctl.shell.completion import LiveNames, complete
+from mbctl.shell.highlight import highlight
 from mbctl.shell.history import LineHistory
 from mbctl.shell.toolbar import Toolbar
 
 MENU_ROWS = 6
+
+_STYLE = Style.from_dict(
+    {
+        "verb": "bold",
+        "option": "ansicyan",
+        "switch": "ansicyan",
+        "operand": "ansigreen",
+        "value": "ansiyellow",
+        "wrong": "ansired underline",
+        "comment": "ansibrightblack",
+        "json-key": "ansiblue",
+        "json-string": "ansigreen",
+        "json-number": "ansicyan",
+        "json-word": "ansimagenta",
+    }
+)
 
 
 def make_prompt(
@@ -34,18 +53,25 @@ def make_prompt(
     names: Callable[[], LiveNames],
     toolbar: Callable[[str], Toolbar],
     color: Colour,
+    in_use: Callable[[], str | None] = lambda: None,
+    context: tuple[str, str] = ("", ""),
     streams: tuple[Input, Output] | None = None,
 ) -> PromptSession[str]:
-    """A prompt for the shell ``kind``; ``prompt`` of it returns one line, or a pasted block."""
-    source, screen = streams or (None, _screen())
-    return PromptSession(
-        f"{kind}> ",
+    """A prompt for the shell ``kind``; ``prompt`` of it returns one line, or a pasted block.
+
+    ``context`` is the name and the colour that stand before the prompt.
+    """
+    source, screen = streams or (None, None)
+    session: PromptSession[str] = PromptSession(
+        lambda: _message(kind, in_use(), context),
         history=_PromptHistory(history),
         auto_suggest=AutoSuggestFromHistory(),
+        lexer=_VerbLexer(kind, in_use),
+        style=_STYLE,
         completer=_VerbCompleter(kind, names),
         complete_while_typing=True,
         reserve_space_for_menu=MENU_ROWS,
-        bottom_toolbar=lambda: _fragments(toolbar(get_app().current_buffer.document.current_line)),
+        bottom_toolbar=lambda: _fragments(toolbar(get_app().current_buffer.text)),
         key_bindings=_bindings(),
         color_depth=ColorDepth.DEPTH_1_BIT if color == "never" else None,
         include_default_pygments_style=False,
@@ -53,9 +79,20 @@ def make_prompt(
         input=source,
         output=screen,
     )
+    # Up looks for lines that begin as the one typed. Asked for as a setting of the session,
+    # this would turn off the menu while typing.
+    session.default_buffer.enable_history_search = Always()
+    return session
 
 
-def _screen() -> Output | None:
+def _message(kind: Kind, in_use: str | None, context: tuple[str, str]) -> StyleAndTextTuples:
+    name, colour = context
+    shown = f"{kind}:{in_use}> " if in_use else f"{kind}> "
+    before = [(f"bold fg:ansi{colour}" if colour else "bold", f"{name} ")] if name else []
+    return [*before, ("", shown)]
+
+
+def screen() -> Output | None:
     """Where the prompt is drawn: stderr if stdout is a file; None leaves the choice open.
 
     prompt_toolkit finds out about a dumb terminal only if it chooses itself.
@@ -101,6 +138,24 @@ class _VerbCompleter(Completer):
                 start_position=-candidate.replaces,
                 display_meta=candidate.about,
             )
+
+
+class _VerbLexer(Lexer):
+    """Our colours in the form that prompt_toolkit takes."""
+
+    def __init__(self, kind: Kind, in_use: Callable[[], str | None]) -> None:
+        self._kind = kind
+        self._in_use = in_use
+
+    def lex_document(self, document: Document) -> Callable[[int], StyleAndTextTuples]:
+        """The parts of each line."""
+        lines = document.lines
+
+        def line(number: int) -> StyleAndTextTuples:
+            parts = highlight(self._kind, lines[number], self._in_use())
+            return [(f"class:{style}" if style else "", text) for style, text in parts]
+
+        return line
 
 
 def _bindings() -> KeyBindings:

@@ -1,16 +1,23 @@
 """What a shell holds while it runs, and what each command does with it."""
 
+import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Protocol
 
-from mbctl.actions import status, topics
+import msgspec
+
+from mbctl.actions import status, text, topics
+from mbctl.actions.messages import Look, full_lines
 from mbctl.actions.output import Column, Output
-from mbctl.errors import MbctlError, NotSubscribed, TopicNotFound
+from mbctl.errors import InvalidArgument, MbctlError, NotSubscribed, TopicNotFound
 from mbctl.shell import ShellOptions
 from mbctl.shell import commands as c
 from mbctl.shell.commands import Command, Kind
-from mbctl.shell.grammar import nearest
+from mbctl.shell.confirm import target_of
+from mbctl.shell.follower import Beside
+from mbctl.shell.grammar import nearest, parse
 from mbctl.shell.help import OVERVIEW_COLUMNS, explain, overview
 from mbctl.shell.publisher import PublisherSide
 from mbctl.shell.subscriber import SubscriberSide
@@ -18,11 +25,19 @@ from mbctl.shell.verbs import find_verb
 
 if TYPE_CHECKING:
     from mbctl import Admin
+    from mbctl.actions.messages import Message
 
 _HISTORY_SHOWN_MAX = 500
 _HISTORY_COLUMNS = (Column("number", "NUMBER"), Column("line", "LINE"))
 
 _CLEAR_SCREEN = "\x1b[H\x1b[2J"
+
+# Messages that `last` can show again: they may be 1 MiB each.
+_RECENT_MAX = 20
+_LAST_LINES_MAX = 1_000
+
+# What goes on by itself, ends the shell or has nothing to show cannot be watched.
+_UNWATCHED = (c.Follow, c.Watch, c.Exit, c.Clear, c.Register, c.Use)
 
 
 class Side(Protocol):
@@ -49,18 +64,31 @@ class Session:
     """
 
     def __init__(
-        self, kind: Kind, options: ShellOptions, output: Output, lines: Sequence[str] = ()
+        self,
+        kind: Kind,
+        options: ShellOptions,
+        output: Output,
+        *,
+        lines: Sequence[str] = (),
+        beside: Beside | None = None,
     ) -> None:
         self._kind = kind
         self._options = options
         self._output = output
         self._lines = lines
         self._opened_admin: Admin | None = None
+        self.in_use: str | None = None
+        """The topic that a dot stands for."""
+        self.refuses_to_destroy = False
+        """Whether verbs that destroy something are refused: nobody can be asked."""
+        self._recent: deque[Message] = deque(maxlen=_RECENT_MAX)
+        for each in (output, beside.output if beside else output):
+            each.recent = self._recent
         self._side: Side
         if kind == "publisher":
             self._side = PublisherSide(options, output)
         else:
-            self._side = SubscriberSide(options, output, self._admin)
+            self._side = SubscriberSide(options, output, self._admin, beside)
 
     @property
     def label(self) -> str:
@@ -72,12 +100,30 @@ class Session:
         """The registered subscriber, in its shell."""
         return self._side if isinstance(self._side, SubscriberSide) else None
 
+    def parse(self, line: str) -> Command | None:
+        """The command that ``line`` is, with the topic in use where none is given.
+
+        Raises:
+            InvalidCommand: it is none.
+        """
+        command = parse(self._kind, line, self.in_use)
+        if isinstance(command, c.Pull) and command.topic is None:
+            return msgspec.structs.replace(command, topic=self.in_use)
+        if isinstance(command, c.Follow) and command.topics in ((), ("on",)) and self.in_use:
+            return msgspec.structs.replace(command, topics=(*command.topics, self.in_use))
+        return command
+
     def execute(self, command: Command) -> bool:
         """Carry out ``command`` and show what it did; False if it ends the shell.
 
         Raises:
             MbctlError: it failed; the session goes on.
         """
+        if self.refuses_to_destroy and target_of(command) is not None:
+            raise InvalidArgument(
+                reason=f"context {self._options.context[0]} asks before anything is destroyed,"
+                " and there is nobody to ask: say --yes"
+            )
         match command:
             case c.Exit():
                 return False
@@ -85,9 +131,17 @@ class Session:
                 self._side.register(name)
             case c.PurgeTopic(topic):
                 topics.purge_topic(self._admin(), self._output, topic)
-            case c.Peek(topic, start, max_messages):
-                count = max_messages or topics.READ_COUNT
-                topics.read_topic(self._admin(), self._output, topic, start=start, count=count)
+            case c.Peek(topic, start, max_messages, template, full):
+                count, look = max_messages or topics.READ_COUNT, Look(template, full)
+                topics.read_topic(
+                    self._admin(), self._output, topic, start=start, count=count, look=look
+                )
+            case c.Use(topic):
+                self._use(topic)
+            case c.Last(count):
+                self._show_last(count)
+            case c.Watch(interval, line):
+                self._watch(interval, line)
             case c.Topics():
                 topics.list_topics(self._admin(), self._output)
             case c.Status():
@@ -134,6 +188,45 @@ class Session:
         except MbctlError:
             # A better hint is a courtesy; that it cannot be had is no news.
             return []
+
+    def _use(self, topic: str | None) -> None:
+        if topic is not None:
+            # A name that was mistyped would be found out only by the next verb.
+            self._admin().topic(topic)
+        self.in_use = topic
+        sentence = f". is {topic} now" if topic else "no topic is in use"
+        self._output.done({"topic": topic}, sentence)
+
+    def _show_last(self, count: int) -> None:
+        if not self._recent:
+            raise InvalidArgument(reason="no message has been shown yet")
+        messages = list(self._recent)[-count:]
+        if self._output.for_people:
+            shown = [
+                full_lines(self._output, message, lines_max=_LAST_LINES_MAX) for message in messages
+            ]
+            self._output.page([line for lines in shown for line in lines])
+            return
+        with self._output.messages() as writer:
+            for message in messages:
+                writer.write_one(message)
+            writer.flush()
+
+    def _watch(self, interval: float, line: str) -> None:
+        """Run a verb until an interrupt or an error ends it."""
+        while True:
+            command = self.parse(line)
+            # What destroys something is asked about, and done once.
+            if command is None or isinstance(command, _UNWATCHED) or target_of(command) is not None:
+                raise InvalidArgument(
+                    reason=f"{line!r} cannot be watched: it needs a verb that ends"
+                )
+            if self._output.terminal:
+                now = text.local_time(time.time_ns(), time.time_ns())
+                head = f"every {interval:g} s: {text.escape(line)}   {now}   Ctrl-C ends it"
+                self._output.write_text(f"{_CLEAR_SCREEN}{self._output.dim(head)}\n\n")
+            self.execute(command)
+            time.sleep(interval)
 
     def _help(self, name: str | None) -> None:
         verb = find_verb(name) if name else None

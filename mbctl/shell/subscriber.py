@@ -1,5 +1,6 @@
 """What the subscriber shell does with the verbs that are its own."""
 
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -7,12 +8,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mbctl.actions import receiving, subscriptions, text
+from mbctl.actions.messages import Look
 from mbctl.actions.output import Output, told
 from mbctl.actions.subscriptions import LIST_COLUMNS
-from mbctl.errors import InvalidArgument, RequestRefused
+from mbctl.errors import InvalidArgument, MbctlError, NotSubscribed, RequestRefused
 from mbctl.model import SubscribeOptions
 from mbctl.shell import ShellOptions
 from mbctl.shell import commands as c
+from mbctl.shell.follower import Beside, Follower
 
 if TYPE_CHECKING:
     from mbctl import Admin, Subscriber
@@ -37,10 +40,20 @@ class SubscriberSide:
     looked once more and found nothing.
     """
 
-    def __init__(self, options: ShellOptions, output: Output, admin: "Callable[[], Admin]") -> None:
+    def __init__(
+        self,
+        options: ShellOptions,
+        output: Output,
+        admin: "Callable[[], Admin]",
+        beside: Beside | None = None,
+    ) -> None:
         self._options = options
         self._output = output
         self._admin = admin
+        self._beside = beside
+        self._follower: Follower | None = None
+        self._lock = threading.Lock()
+        """Held by the verb or the follower that uses the subscriber."""
         self._name = options.name
         self._subscriber = self._connect(options.name)
         self._last: tuple[str, list[Batch]] = _NOTHING
@@ -74,6 +87,11 @@ class SubscriberSide:
         topic, batches = self._last
         return 0 if topic in self._unsettled else sum(map(len, batches))
 
+    @property
+    def following(self) -> Follower | None:
+        """What shows messages while a line is typed."""
+        return self._follower if self._follower and self._follower.is_running else None
+
     def register(self, name: str | None) -> None:
         """Begin again as ``name``; the old subscriber goes on if that fails."""
         subscriber = self._connect(name)
@@ -83,6 +101,13 @@ class SubscriberSide:
 
     def execute(self, command: c.Command) -> None:
         """Carry out ``command`` and show what it did."""
+        if isinstance(command, c.Follow) and command.topics[:1] in (("on",), ("off",)):
+            self._follow_beside(command)
+            return
+        with self._lock:
+            self._execute(command)
+
+    def _execute(self, command: c.Command) -> None:
         match command:
             case c.Subscribe(topic):
                 values = msgspec.structs.asdict(command)
@@ -111,8 +136,8 @@ class SubscriberSide:
                 self._nack(delay)
             case c.Extend():
                 self._extend()
-            case c.Follow(names):
-                self._follow(names)
+            case c.Follow(names, template, full):
+                self._follow(names, Look(template, full))
             case c.Subscriptions():
                 rows = [msgspec.structs.asdict(info) for info in self.subscriptions()]
                 columns = told(LIST_COLUMNS, rows, "unread_batches")
@@ -128,7 +153,7 @@ class SubscriberSide:
         """Leave; if ``clean``, what was shown and not given back is acknowledged first."""
         if clean:
             self._leave()
-        else:
+        elif self._end_following():
             self._subscriber.close()
 
     def _connect(self, name: str | None) -> "Subscriber":
@@ -138,6 +163,7 @@ class SubscriberSide:
 
     def _leave(self) -> None:
         """Acknowledge all that was shown and not given back, and close the connection."""
+        self._end_following()
         for topic in list(self._unsettled):
             self._settle(topic)
         # If what was followed last is gone, there is nothing left to acknowledge.
@@ -152,7 +178,7 @@ class SubscriberSide:
         wait = command.wait or 0.0
         pulled: list[Batch] = []
         self._settle(topic)
-        with self._output.messages() as writer:
+        with self._output.messages(Look(command.template, command.full)) as writer:
             while left > 0:
                 chunk = min(left, _PULL_CHUNK)
                 batch = self._subscriber.pull(topic, chunk, wait=wait, auto_ack=False)
@@ -216,13 +242,59 @@ class SubscriberSide:
         shown = text.counted(count, "message")
         self._output.done({"extended": count}, f"{shown} stay here for longer")
 
-    def _follow(self, names: Sequence[str]) -> None:
+    def _follow(self, names: Sequence[str], look: Look) -> None:
+        receiving.follow(self._subscriber, self._output, self._to_follow(names), look=look)
+
+    def _to_follow(self, names: Sequence[str]) -> list[str]:
+        """The topics to follow, with nothing of an earlier pull left to acknowledge."""
         followed = list(names) or [info.topic for info in self.subscriptions()]
         if not followed:
             raise InvalidArgument(reason="there is no subscription to follow: subscribe first")
         for topic in followed:
             self._settle(topic)
-        receiving.follow(self._subscriber, self._output, followed)
+        return followed
+
+    def _follow_beside(self, command: c.Follow) -> None:
+        """Begin or end following while lines are typed."""
+        word, *names = command.topics
+        was_following = self.following is not None
+        if word == "off":
+            self._end_following()
+            sentence = "stopped following" if was_following else "nothing was followed"
+            self._output.note(sentence)
+            return
+        if self._beside is None:
+            raise InvalidArgument(reason="follow on needs a terminal to type at; say follow")
+        self._end_following()
+        with self._lock:
+            topics = self._to_follow(names)
+            known = {info.topic for info in self.subscriptions()}
+        for topic in topics:
+            if topic not in known:
+                raise NotSubscribed(topic=topic, subscriber=self.subscriber)
+        self._follower = Follower(
+            self._subscriber,
+            self._lock,
+            self._beside,
+            topics=topics,
+            look=Look(command.template, command.full),
+            unread=self._unread,
+        )
+        self._output.note(f"following {', '.join(topics)}; follow off ends it")
+
+    def _end_following(self) -> bool:
+        """Follow no more, and acknowledge what was shown; False if the server keeps it busy."""
+        follower, self._follower = self._follower, None
+        if follower is None:
+            return True
+        if not follower.stop():
+            return False
+        with self._lock, suppress(MbctlError):
+            self._subscriber.settle_all()
+        return True
+
+    def _unread(self, topics: list[str]) -> int:
+        return sum(info.unread or 0 for info in self.subscriptions() if info.topic in topics)
 
     def _only_topic(self) -> str:
         names = [info.topic for info in self.subscriptions()]

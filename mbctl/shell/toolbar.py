@@ -12,6 +12,10 @@ class Toolbar(msgspec.Struct, frozen=True):
     reachable: bool | None
     label: str
     syntax: str
+    full_syntax: str = ""
+    """The same with more in it, for terminals that are wide enough."""
+    facts: str = ""
+    """Lag and rate, and what else changes by itself."""
 
     def line(self, columns: int) -> str:
         """The bottom line, exactly as wide as the terminal.
@@ -19,9 +23,16 @@ class Toolbar(msgspec.Struct, frozen=True):
         Where it is narrow, the syntax counts most as long as there is a connection.
         """
         state = {True: "connected", False: "no connection", None: "connecting"}[self.reachable]
-        lefts = [f" {state} {self.server}  {self.label}", f" {state} {self.server}"]
+        who = f" {state} {self.server}  {self.label}"
+        lefts = [f"{who}  {self.facts}"] if self.facts else []
+        lefts += [who, f" {state} {self.server}"]
         if self.reachable:
             lefts.append(f" {self.server}")
+        if self.full_syntax and self.reachable:
+            for left in lefts[:-1]:
+                room = columns - len(left) - len(self.full_syntax) - 1
+                if room >= _GAP:
+                    return f"{left}{' ' * room}{self.full_syntax} "
         right = f"{self.syntax} " if self.syntax else ""
         for left in lefts:
             room = columns - len(left) - len(right)

@@ -38,6 +38,13 @@ def seconds(text: str) -> float:
     return float(text)
 
 
+def interval(text: str) -> float:
+    """A number of seconds between two looks: a tenth at least, so that it stays readable."""
+    if seconds(text) < 0.1:
+        raise ValueError(f"{shown(text)} is below 0.1 seconds")
+    return seconds(text)
+
+
 def ack_wait(text: str) -> float:
     """A number of seconds that a lease may last."""
     return check_ack_wait(seconds(text))

@@ -4,11 +4,7 @@ One table serves the parser, the completer, the toolbar and the help, so a verb 
 the same everywhere.
 """
 
-from collections.abc import Callable
-from typing import Literal
-
-import msgspec
-
+from mbctl.actions.formats import parse_format
 from mbctl.actions.places import PLACES
 from mbctl.actions.receiving import PULL_COUNT
 from mbctl.actions.topics import READ_COUNT
@@ -16,84 +12,7 @@ from mbctl.model import check_name
 from mbctl.shell import commands as c
 from mbctl.shell import values
 from mbctl.shell.commands import Kind
-
-# What a toolbar of 80 columns has room for beside the server.
-_SYNTAX_MAX = 60
-
-Names = Literal["topics", "subscribed", "verbs", "starts", "whenFull", "nothing"]
-"""What the completer offers at a place: a list of live names, or words of the grammar."""
-
-
-class Option(msgspec.Struct, frozen=True, kw_only=True):
-    """One option of a verb; ``value`` is None for a switch, which takes none."""
-
-    flag: str
-    field: str
-    value: str | None = None
-    convert: Callable[[str], object] = str
-    help: str
-    repeatable: bool = False
-    is_message: bool = False
-    """It gives the message, which then does not stand at the end of the line."""
-    names: Names = "nothing"
-
-    @property
-    def written(self) -> str:
-        """How the option is written, with the label of its value."""
-        return self.flag if self.value is None else f"{self.flag} {self.value}"
-
-
-class Operand(msgspec.Struct, frozen=True, kw_only=True):
-    """One operand of a verb. ``tail`` is the rest of the line, as it was typed."""
-
-    label: str
-    field: str
-    convert: Callable[[str], object] = check_name
-    required: bool = True
-    repeatable: bool = False
-    tail: bool = False
-    names: Names = "nothing"
-
-    @property
-    def written(self) -> str:
-        """How the operand is written in a syntax."""
-        label = self.label + ("..." if self.repeatable else "")
-        return label if self.required else f"[{label}]"
-
-
-class Verb(msgspec.Struct, frozen=True, kw_only=True):
-    """One verb: how it is written, what it makes, and how it is explained."""
-
-    name: str
-    kinds: tuple[Kind, ...] = c.KINDS
-    command: Callable[..., c.Command]
-    operands: tuple[Operand, ...] = ()
-    options: tuple[Option, ...] = ()
-    summary: str
-    details: str = ""
-    example: str
-    aliases: tuple[str, ...] = ()
-
-    @property
-    def syntax(self) -> str:
-        """How the verb is written, in one line: with its options, if they fit."""
-        options = [f"[{o.written}]" for o in self.options if not o.is_message]
-        messages = [o.written for o in self.options if o.is_message]
-        if messages:
-            options.append(f"[{' | '.join(messages)}]")
-        operands = [operand.written for operand in self.operands]
-        full = " ".join([self.name, *options, *operands])
-        return full if len(full) <= _SYNTAX_MAX else " ".join([self.name, "[OPTIONS]", *operands])
-
-    @property
-    def tail(self) -> Operand | None:
-        """The operand that takes the rest of the line as it is, if the verb has one."""
-        return next((operand for operand in self.operands if operand.tail), None)
-
-
-def normalize(word: str) -> str:
-    """``word`` as verbs are compared: createTopic, create-topic and CREATE_TOPIC are one."""
-    return word.lower().replace("-", "").replace("_", "")
+from mbctl.shell.verb import Operand, Option, Verb, normalize
 
 
 def _verb_name(text: str) -> str:
@@ -106,6 +25,17 @@ def _verb_name(text: str) -> str:
 _NEW_NAME = Operand(label="NAME", field="name", required=False)
 _NEW_TOPIC = Operand(label="NAME", field="topic")
 _TOPIC = Operand(label="TOPIC", field="topic", names="topics")
+
+_LOOKS = (
+    Option(
+        flag="--format",
+        field="template",
+        value="F",
+        convert=parse_format,
+        help="what to write of each message: '%o %p\\n'",
+    ),
+    Option(flag="--full", field="full", help="headers, JSON folded, binary as hex"),
+)
 
 _PARKED = (
     Operand(label="TOPIC", field="topic", names="subscribed"),
@@ -332,6 +262,7 @@ _SUBSCRIBER: tuple[Verb, ...] = (
                 field="no_ack",
                 help="leave acknowledging to the verb ack",
             ),
+            *_LOOKS,
         ),
         summary="get the next messages",
         details=(
@@ -413,9 +344,14 @@ _SUBSCRIBER: tuple[Verb, ...] = (
                 label="TOPIC", field="topics", required=False, repeatable=True, names="subscribed"
             ),
         ),
-        summary="show messages as they come, until Ctrl-C",
-        details="Without TOPIC it follows every subscription. Messages shown are acknowledged.",
-        example="follow orders",
+        options=_LOOKS,
+        summary="show messages as they come, until Ctrl-C, or while you type",
+        details=(
+            "Without TOPIC it follows every subscription. Messages shown are acknowledged.\n"
+            "`follow on [TOPIC...]` shows them above the prompt while you go on typing, so\n"
+            "many a second at most; the others wait on the server. `follow off` ends it."
+        ),
+        example="follow on orders",
     ),
     Verb(
         name="subscriptions",
@@ -447,6 +383,7 @@ _BOTH: tuple[Verb, ...] = (
                 convert=values.count,
                 help=f"at most N messages, {READ_COUNT} if not given",
             ),
+            *_LOOKS,
         ),
         summary="look at messages of a topic, whoever reads them",
         details=(
@@ -454,6 +391,36 @@ _BOTH: tuple[Verb, ...] = (
             "2026-01-02T03:04:05Z, or 2h for two hours ago."
         ),
         example="peek orders --from 2h -n 5",
+    ),
+    Verb(
+        name="last",
+        command=c.Last,
+        operands=(Operand(label="N", field="count", convert=values.count, required=False),),
+        summary="show the last message again, in full; or the last N",
+        details="With its headers, JSON folded, binary as hex. It asks no server.",
+        example="last 3",
+    ),
+    Verb(
+        name="use",
+        command=c.Use,
+        operands=(Operand(label="TOPIC", field="topic", required=False, names="topics"),),
+        summary="let . stand for a topic, in place of its name",
+        details=(
+            "The prompt shows it. pull and follow take it where they are given no topic.\n"
+            "Without TOPIC no topic is in use any more."
+        ),
+        example="use orders",
+    ),
+    Verb(
+        name="watch",
+        command=c.Watch,
+        operands=(
+            Operand(label="SECONDS", field="interval", convert=values.interval),
+            Operand(label="VERB...", field="line", convert=str, tail=True, names="verbs"),
+        ),
+        summary="run a verb every SECONDS, until Ctrl-C",
+        details="The screen shows its newest answer. Not for verbs that go on by themselves.",
+        example="watch 2 topics",
     ),
     Verb(name="topics", command=c.Topics, summary="list the topics", example="topics"),
     Verb(name="status", command=c.Status, summary="show the server's state", example="status"),

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mbctl.actions.text import amount, counted, unread
+from mbctl.actions.text import amount, counted, duration, unread
 from mbctl.errors import MbctlError
 from mbctl.shell.completion import LiveNames
 
 if TYPE_CHECKING:
     from mbctl import Admin
+    from mbctl.model import TopicInfo
 
 INTERVAL_S = 1.0
 TIMEOUT_S = 2.0
@@ -22,23 +23,45 @@ TIMEOUT_S = 2.0
 # bounds what the watching costs it to one part in this many.
 _COST_SHARE = 50
 
+# How often somebody who waits for the server looks up to see whether he is interrupted.
+_WAIT_S = 0.2
+
+
+def _nobody(sentence: str) -> None:
+    """Tell nobody."""
+
 
 class ServerWatch:
-    """The newest names and state of a server. ``names`` and ``reachable`` are for any thread.
+    """The newest names and state of a server. What is public may be read by any thread.
 
-    ``changed`` is called from the watching thread after each look.
+    ``changed`` is called from the watching thread after each look, and ``tell`` with a
+    sentence when the server goes or comes back.
     """
 
-    def __init__(self, server: str, *, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        server: str,
+        *,
+        changed: Callable[[], None],
+        tell: Callable[[str], None] = _nobody,
+    ) -> None:
         self.names = LiveNames()
         self.reachable: bool | None = None
         """None before the first look."""
         self.subscriber: str | None = None
         """Whose subscriptions count as subscribed."""
+        self.lag: int | None = None
+        """Messages that the subscriber has not acknowledged."""
+        self.rate: float | None = None
+        """Messages a second that come into its topics; without a subscriber, into all."""
         self._server = server
         self._changed = changed
+        self._tell = tell
         self._wanted = threading.Event()
+        self._back = threading.Event()
+        self._lost_at = 0.0
         self._stopped = False
+        self._counted: tuple[frozenset[str], int, float] = (frozenset(), 0, 0.0)
         self._thread = threading.Thread(target=self._run, name="server-watch", daemon=True)
 
     def start(self) -> None:
@@ -54,36 +77,70 @@ class ServerWatch:
         self._stopped = True
         self._wanted.set()
 
+    def wait_until_back(self) -> None:
+        """Return when the server is not known to be gone."""
+        while self.reachable is False:
+            self._back.wait(_WAIT_S)
+
     def _run(self) -> None:
         admin: Admin | None = None
         while not self._stopped:
-            started = time.monotonic()
+            started, cost = time.monotonic(), 0.0
             try:
                 admin = admin or _connect(self._server)
                 self.names = self._look(admin)
-                self.reachable = True
-            except MbctlError:
-                self.reachable = False
+                cost = time.monotonic() - started
+                self._is_there()
+            except MbctlError as error:
+                self._is_gone(error)
             self._changed()
-            cost = time.monotonic() - started
             self._wanted.wait(max(INTERVAL_S, cost * _COST_SHARE))
             self._wanted.clear()
         if admin is not None:
             admin.close()
 
+    def _is_there(self) -> None:
+        was_gone, self.reachable = self.reachable is False, True
+        self._back.set()
+        if was_gone and not self._stopped:
+            gone_s = time.monotonic() - self._lost_at
+            self._tell(f"{self._server} is back after {duration(gone_s)}")
+
+    def _is_gone(self, error: MbctlError) -> None:
+        was_there, self.reachable = self.reachable is not False, False
+        self._back.clear()
+        if was_there and not self._stopped:
+            self._lost_at = time.monotonic()
+            reason = getattr(error, "reason", None) or str(error)
+            self._tell(f"lost {self._server} ({reason}); commands wait until it is back")
+
     def _look(self, admin: "Admin") -> LiveNames:
+        infos = admin.topics()
         topics = {
             info.topic: f"{amount(info.messages, info.batches)}, "
             f"{counted(info.subscriptions, 'subscription')}"
-            for info in admin.topics()
+            for info in infos
         }
         subscriber = self.subscriber
-        subscribed = {
-            info.topic: unread(info)
-            for info in (admin.subscriptions() if subscriber else ())
-            if info.subscriber == subscriber
-        }
+        own = [
+            i for i in (admin.subscriptions() if subscriber else ()) if i.subscriber == subscriber
+        ]
+        lag = [info.unread for info in own if info.unread is not None]
+        self.lag = sum(lag) if subscriber and len(lag) == len(own) else None
+        subscribed = {info.topic: unread(info) for info in own}
+        self._measure([info for info in infos if not subscriber or info.topic in subscribed])
         return LiveNames(topics, subscribed)
+
+    def _measure(self, infos: "list[TopicInfo]") -> None:
+        names = frozenset(info.topic for info in infos)
+        total, now = sum(info.next_offset for info in infos), time.monotonic()
+        before_names, before, then = self._counted
+        self._counted = (names, total, now)
+        # A topic that came or went would count as thousands of messages.
+        is_same = names == before_names and total >= before
+        # Offsets count messages only where messages are counted.
+        is_same = is_same and all(info.messages is not None for info in infos)
+        self.rate = (total - before) / (now - then) if is_same and now > then else None
 
 
 def _connect(server: str) -> "Admin":

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import msgspec
 
-from mbctl.batch import Buffer
+from mbctl.batch import Buffer, ReadColumns, array_head
 from mbctl.errors import Detail, MbctlError
 from mbctl.model import (
     LIMITS,
@@ -333,7 +333,7 @@ class Piece(msgspec.Struct, array_like=True):
     first: int
     timestamp: int
     deliveries: int
-    batch: msgspec.Raw
+    batch: ReadColumns
 
 
 class Pulled(Message, tag="pulled"):
@@ -443,11 +443,20 @@ def encode(message: Message) -> bytes:
     return HEAD.pack(len(content)) + content
 
 
-def encode_send(id: int, topic: str, sequence: int, age_ms: int, batch: bytes) -> list[bytes]:
+def encode_send(
+    id: int, topic: str, sequence: int, age_ms: int, batch: bytes | bytearray
+) -> list[bytes | bytearray]:
     """A ``send`` as one frame in two buffers, the second being ``batch`` itself, not a copy."""
     # An empty Raw packs to nothing, so this is the message up to where the batch begins.
     head = _encoder.encode(Send(id, topic, sequence, age_ms, _NOTHING))
     return [HEAD.pack(len(head) + len(batch)) + head, batch]
+
+
+class _PieceHead(msgspec.Struct, array_like=True):
+    first: int
+    timestamp: int
+    deliveries: int
+    batch: msgspec.Raw
 
 
 class _PulledHead(Message, tag="pulled"):
@@ -466,21 +475,13 @@ def encode_pulled(
 
     ``pieces`` are ``(first, timestamp, deliveries, batch)``.
     """
-    head = _encoder.encode(_PulledHead(id, topic_id, skipped, _NOTHING)) + _array_head(len(pieces))
+    head = _encoder.encode(_PulledHead(id, topic_id, skipped, _NOTHING)) + array_head(len(pieces))
     buffers: list[Buffer] = [b"", head]
     size = len(head)
     for first, timestamp, deliveries, batch in pieces:
-        piece_head = _encoder.encode(Piece(first, timestamp, deliveries, _NOTHING))
+        piece_head = _encoder.encode(_PieceHead(first, timestamp, deliveries, _NOTHING))
         buffers.append(piece_head)
         buffers.append(batch)
         size += len(piece_head) + memoryview(batch).nbytes
     buffers[0] = HEAD.pack(size)
     return buffers
-
-
-def _array_head(count: int) -> bytes:
-    if count < 16:
-        return bytes([0x90 | count])
-    if count < 65_536:
-        return b"\xdc" + count.to_bytes(2, "big")
-    return b"\xdd" + count.to_bytes(4, "big")

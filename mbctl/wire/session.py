@@ -28,13 +28,14 @@ from mbctl.errors import (
     from_wire,
 )
 from mbctl.model import LIMITS, Limits
-from mbctl.wire.frames import FrameReader
+from mbctl.wire.frames import FrameBuffer, FrameReader, Frames
 from mbctl.wire.messages import (
     VERSION,
     Error,
     Hello,
     Message,
     OpenRequest,
+    Pulled,
     Reply,
     Request,
     RequestId,
@@ -78,9 +79,9 @@ class _Envelope(msgspec.Struct, array_like=True):
 class Session(ABC, Generic[M]):
     """Frames to messages, with the opening enforced. Use one of its two subclasses."""
 
-    def __init__(self, decoder: msgspec.msgpack.Decoder[M], frame_bytes: int) -> None:
+    def __init__(self, decoder: msgspec.msgpack.Decoder[M], frames: Frames) -> None:
         self._decoder = decoder
-        self._frames = FrameReader(frame_bytes)
+        self._frames = frames
         self._open = False
         self._closed = False
 
@@ -97,19 +98,38 @@ class Session(ABC, Generic[M]):
     def feed(self, data: bytes) -> list[M | Rejected | Fatal]:
         """The messages that ``data`` completes, in order. After a Fatal there is none."""
         self.take(data)
+        return self.events()
+
+    def room(self) -> memoryview | None:
+        """Where to receive what comes next; None if that is to be taken."""
+        return self._frames.room()
+
+    def received(self, count: int) -> None:
+        """Note that ``count`` bytes came into ``room``."""
+        self._frames.received(count)
+
+    def events(self) -> list[M | Rejected | Fatal]:
+        """The messages that are complete, in order."""
         events = []
-        while (event := self.next_event()) is not None:
+        frames = self._frames
+        while frames.buffered and (event := self.next_event()) is not None:
             events.append(event)
+        frames.keep()
         return events
 
-    def take(self, data: bytes) -> None:
+    def take(self, data: bytes | memoryview) -> None:
         """Add what came from the peer, for ``next_event`` to read message by message.
 
         One who reads it bit by bit does other work in between, and holds what is not its
-        turn yet as bytes, which take a tenth of the memory of messages.
+        turn yet as bytes, which take a tenth of the memory of messages. ``data`` must not
+        change before ``keep`` is called.
         """
         if not self._closed:
             self._frames.feed(data)
+
+    def keep(self) -> None:
+        """Let go of what was taken: what is left of it is copied."""
+        self._frames.keep()
 
     def next_event(self) -> M | Rejected | Fatal | None:
         """The next message of what was taken, or None if more bytes are needed."""
@@ -126,7 +146,7 @@ class Session(ABC, Generic[M]):
             event = self._opening(event)
         return event
 
-    def _decode(self, content: bytes) -> M | Rejected | Fatal:
+    def _decode(self, content: bytes | bytearray | memoryview) -> M | Rejected | Fatal:
         try:
             return self._decoder.decode(content)
         except _UNREADABLE as error:
@@ -149,7 +169,7 @@ class Session(ABC, Generic[M]):
     def _fatal(self, error: MbctlError) -> Fatal:
         self._closed = True
         # The connection may take a while to close; what it sent last is not kept for that.
-        self._frames = FrameReader(0)
+        self._frames.drop()
         return Fatal(error)
 
 
@@ -157,7 +177,7 @@ class ServerSession(Session[Request]):
     """The server's end: requests come out."""
 
     def __init__(self, limits: Limits = LIMITS) -> None:
-        super().__init__(_hello_decoder(), limits.first_frame_bytes)
+        super().__init__(_hello_decoder(), FrameReader(limits.first_frame_bytes))
         self._limits = limits
 
     def _opening(self, event: Request | Rejected) -> Request | Fatal:
@@ -188,13 +208,18 @@ class ClientSession(Session[Reply]):
     So does a reply that cannot be read: whatever waits for it would wait forever.
     """
 
-    def __init__(self) -> None:
-        super().__init__(_reply_decoder(), WELCOME_BYTES)
+    def __init__(self, *, receives: bool = False) -> None:
+        """``receives``: all that comes is received into ``room``. Replies hold nothing of it."""
+        frames = FrameBuffer(WELCOME_BYTES) if receives else FrameReader(WELCOME_BYTES)
+        super().__init__(_reply_decoder(), frames)
 
-    def _decode(self, content: bytes) -> Reply | Rejected | Fatal:
+    def _decode(self, content: bytes | bytearray | memoryview) -> Reply | Rejected | Fatal:
         event = super()._decode(content)
         if isinstance(event, Error) and event.id == 0:
             return self._fatal(from_wire(event.code, event.details))
+        if isinstance(event, Pulled):
+            for piece in event.pieces:
+                piece.batch.own()
         return event
 
     def _opening(self, event: Reply | Rejected) -> Reply | Fatal:

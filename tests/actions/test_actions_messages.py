@@ -5,7 +5,6 @@ import json
 from base64 import b64encode
 from collections.abc import Callable
 
-import msgspec
 import pytest
 
 from mbctl import batch as batches
@@ -27,8 +26,8 @@ def batch_of(
     deliveries: int = 1,
 ) -> Batch:
     """A batch as the server would have answered it. Nothing here settles it."""
-    encoded = msgspec.Raw(batches.encode(payloads, keys, headers))
-    piece = Piece(first=40, timestamp=TIME_NS, deliveries=deliveries, batch=encoded)
+    columns = batches.read(batches.encode(payloads, keys, headers))
+    piece = Piece(first=40, timestamp=TIME_NS, deliveries=deliveries, batch=columns)
     pieces = [piece] if payloads else []
     return Batch(None, "orders", Pulled(1, 1, 0, pieces))  # type: ignore[arg-type]
 

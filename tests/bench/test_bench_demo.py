@@ -1,8 +1,24 @@
 """The demo, as a newcomer runs it."""
 
+import json
 import re
 import subprocess
 import sys
+
+import pytest
+
+
+@pytest.mark.slow
+def test_demo_as_json_is_its_summary() -> None:
+    command = [sys.executable, "-m", "mbctl", "demo", "--seconds", "0.5", "-o", "json"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert result.returncode == 0, result.stderr
+    summary = json.loads(result.stdout)
+    total = sum(summary["sent"].values())
+    assert summary["received"] == dict.fromkeys(("billing", "audit", "reports"), total)
+    assert set(summary["faults"].values()) == {0}
+    assert (summary["messages"], summary["reclaimed"], summary["kept"]) == (total, total, 0)
 
 
 def test_demo_ends_with_everything_received_and_reclaimed() -> None:

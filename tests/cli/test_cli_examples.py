@@ -37,9 +37,12 @@ ENDLESS = {
     "mbctl server --data ./broker --max-bytes 4G": READY,
     "mbctl server --memory --port 0": READY,
     "mbctl follow orders": "orders\t",
+    "mbctl follow orders --rate": "20",
+    "mbctl top": '{"time":',
+    "mbctl top --sort lag --filter 'orders*'": '{"time":',
     "mbctl follow orders packages --name billing -o jsonl": '{"topic":"',
 }
-SLOW = ("mbctl demo",)
+SLOW = ("mbctl demo", "mbctl bench")
 # Theirs are real servers, which each of them begins or ends.
 CLUSTER = ("mbctl cluster", "mbctl server --engine")
 QUICK = [e for e in EXAMPLES if e not in ENDLESS and not e.startswith((*SLOW, *CLUSTER))]
@@ -80,6 +83,7 @@ def environment(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     take(broker).close()
     read_or_begin(broker, window=128, capacity=4096, created=0)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     with Publisher(server) as publisher, Subscriber(server, "billing") as subscriber:
         for topic in ("orders", "packages"):
             publisher.create_topic(topic)
@@ -92,6 +96,7 @@ def environment(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         "PATH": f"{command.parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "XDG_DATA_HOME": str(tmp_path / "data"),
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
         # The default port may be taken on this machine.
         "MBCTL_PORT": "0",
     }
@@ -103,6 +108,9 @@ def test_every_endless_example_is_one() -> None:
 
 @pytest.mark.parametrize("example", [e for e in QUICK if not needs_shell(e)])
 def test_example_works(example: str, run: Run, server: str, environment: dict[str, str]) -> None:
+    if example.startswith(("mbctl context use", "mbctl context show", "mbctl context remove")):
+        for name in ("other", "local"):
+            run("context", "add", name, "--server", server, "--use")
     if example.startswith("mbctl restore"):
         with Admin(server) as admin:
             admin.backup("broker.backup")
@@ -119,7 +127,27 @@ def test_example_works_in_a_shell(example: str, environment: dict[str, str]) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("example", [e for e in EXAMPLES if e.startswith(SLOW)])
+@pytest.mark.parametrize("example", [e for e in EXAMPLES if e.startswith("mbctl bench")])
+def test_example_of_the_benchmark_works_with_little_to_do(
+    example: str, environment: dict[str, str]
+) -> None:
+    if "--report" in example:
+        pytest.importorskip("matplotlib")
+    short = f"{example} --repeat 1 --seconds 0.02"
+    before = "mbctl bench publish --repeat 1 --seconds 0.02 --json yesterday.json"
+    ended = subprocess.run(
+        ["bash", "-c", f"{before} && {short}" if "yesterday" in example else short],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    # The floor that one of them names is for runs that are longer.
+    assert ended.returncode in ((0, 8) if "--fail-if" in example else (0,)), ended.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", [e for e in EXAMPLES if e.startswith("mbctl demo")])
 def test_slow_example_works(example: str, environment: dict[str, str]) -> None:
     ended = subprocess.run(
         ["bash", "-c", example], env=environment, capture_output=True, text=True, timeout=60

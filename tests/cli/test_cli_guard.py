@@ -6,7 +6,14 @@ import pytest
 
 from mbctl.actions.output import Output
 from mbctl.cli.command import guard
-from mbctl.errors import ConnectionLost, SendFailed, TopicFull, TopicNotFound
+from mbctl.errors import (
+    ConnectionLost,
+    NotSubscribed,
+    SendFailed,
+    SubscriptionNotFound,
+    TopicFull,
+    TopicNotFound,
+)
 
 
 def ends(error: BaseException) -> tuple[int, str]:
@@ -16,7 +23,7 @@ def ends(error: BaseException) -> tuple[int, str]:
         raise error
 
     err = io.StringIO()
-    code = guard(fail, Output(stdout=io.StringIO(), stderr=err), topics=lambda: ["orders"])
+    code = guard(fail, Output(stdout=io.StringIO(), stderr=err), names=lambda _error: ["orders"])
     return code, err.getvalue()
 
 
@@ -53,6 +60,11 @@ def test_an_unknown_topic_comes_with_the_one_that_was_meant() -> None:
         "error: topic 'ordres' does not exist; did you mean 'orders'?"
         " or create it with: mbctl topic create ordres\n"
     )
+
+
+def test_an_unknown_subscriber_comes_with_the_one_that_was_meant() -> None:
+    for kind in (SubscriptionNotFound, NotSubscribed):
+        assert "; did you mean 'orders'? or " in ends(kind(topic="t", subscriber="ordres"))[1]
 
 
 def test_a_refused_pipeline_exits_as_its_first_refusal() -> None:

@@ -52,7 +52,7 @@ def test_help_of_a_command_fits_a_narrow_terminal_and_ends_with_examples(
     assert f"  mbctl {name}" in text.split("Examples:\n")[1]
 
 
-@pytest.mark.parametrize("args", [(), ("topic",), ("subscription",)], ids=repr)
+@pytest.mark.parametrize("args", [(), ("topic",), ("subscription",), ("context",)], ids=repr)
 def test_a_group_without_a_command_shows_its_help_and_exits_2(
     run: Run, args: tuple[str, ...]
 ) -> None:
@@ -62,16 +62,13 @@ def test_a_group_without_a_command_shows_its_help_and_exits_2(
 
 
 def test_summaries_of_commands_are_not_cut_off(run: Run) -> None:
-    for args in ((), ("topic",), ("subscription",)):
+    for args in ((), ("topic",), ("subscription",), ("context",)):
         assert "..." not in run(*args, "--help").out.decode().split("Commands:")[1]
 
 
 @pytest.mark.parametrize(
     "args",
     [
-        ("top",),
-        ("doctor",),
-        ("bench",),
         ("user", "list"),
         ("server", "--http", "127.0.0.1:80"),
         ("server", "--config", "x"),
@@ -141,6 +138,20 @@ def test_what_is_not_built_yet_is_refused_as_wrong_usage(run: Run, args: tuple[s
         (("server", "--host", "0.0.0.0", "--memory"), "--insecure"),
         (("publisher", "-c", "topics", "-f", "x"), "-c and -f do not go together"),
         (("demo", "--seconds", "0"), "0 is not above 0"),
+        (("top", "--interval", "0"), "0 is not above 0"),
+        (("top", "--sort", "age"), "'age' is not one of"),
+        (("pull", "orders", "--name", "b", "--format", "%q"), "'%q' (column 1) means nothing"),
+        (("pull", "orders", "--name", "b", "-F", "%p", "--full"), "do not go together"),
+        (("follow", "orders", "--rate", "--full"), "--rate goes with neither"),
+        (("status", "--context", "nowhere"), "there is no context 'nowhere'"),
+        (("context", "use"), "say a NAME, or --none"),
+        (("context", "use", "nowhere"), "there is no context 'nowhere'"),
+        (("context", "use", "-"), "no context was in use before"),
+        (("context", "show"), "no context is in use"),
+        (("context", "remove", "nowhere"), "there is no context 'nowhere'"),
+        (("context", "add", "x"), "missing option '--server'"),
+        (("context", "add", "x", "-s", "nowhere:x"), "'nowhere:x' is no address"),
+        (("context", "add", ".x", "-s", "127.0.0.1"), "'.x' is not a valid name"),
     ],
     ids=lambda value: (
         " ".join(value).encode("ascii", "backslashreplace").decode()
@@ -168,18 +179,22 @@ def test_wrong_usage_with_json_is_reported_as_json_too(run: Run, flags: tuple[st
 
 
 # What these say is shown in the same forms, and asks no server.
-OF_FILES = ("verify", "repair", "restore", "cluster start", "cluster stop", "cluster status")
-OF_SERVERS = (("-s, --server HOST:PORT", "MBCTL_SERVER"), ("--timeout SECONDS", "MBCTL_TIMEOUT"))
+OF_FILES = (*("verify", "repair", "restore", "context", "cluster", "demo", "bench"),)
+OF_SERVERS = (
+    ("-s, --server HOST:PORT", "MBCTL_SERVER"),
+    ("--context NAME", "MBCTL_CONTEXT"),
+    ("--timeout SECONDS", "MBCTL_TIMEOUT"),
+)
 
 
-@pytest.mark.parametrize("name", [n for n in ALL_COMMANDS if n not in ("server", "demo")])
+@pytest.mark.parametrize("name", [n for n in ALL_COMMANDS if n != "server"])
 def test_every_client_command_has_the_shared_options_and_their_variables(
     run: Run, name: str
 ) -> None:
     text = run(*name.split(), "--help").out.decode().split("Common options:")[1]
     words = " ".join(text.split())
     for option, variable in (
-        *(() if name in OF_FILES else OF_SERVERS),
+        *(() if name.split()[0] in OF_FILES else OF_SERVERS),
         ("-o, --output auto|table|json|jsonl|raw", "MBCTL_OUTPUT"),
         ("--color auto|always|never", "MBCTL_COLOR"),
         ("-q, --quiet", "MBCTL_QUIET"),

@@ -1,6 +1,8 @@
 """Commands as processes: what they import, how they are interrupted, cut off and completed."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +26,8 @@ ALLOWED_PACKAGES = {
     "typing_extensions",
 }
 ALLOWED_PARTS = {
-    *("__main__", "actions", "batch", "cli", "client", "errors", "forks", "model", "wire"),
+    *("__main__", "actions", "batch", "cli", "client", "errors", "forks", "model", "patience"),
+    "wire",
 }
 FORBIDDEN = {
     "asyncio",
@@ -310,6 +313,49 @@ def test_topics_complete_with_nothing_when_there_is_no_server(
 ) -> None:
     monkeypatch.setenv("MBCTL_SERVER", "127.0.0.1:1")
     assert complete("mbctl send or") == []
+
+
+def test_subscribers_complete_with_what_the_server_has(server: str, billed: str) -> None:
+    assert complete(f"mbctl subscription show {billed} ") == ["billing"]
+    assert complete(f"mbctl pull {billed} --name bil") == ["billing"]
+
+
+def test_server_that_is_half_typed_is_asked(
+    server: str, billed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MBCTL_SERVER", "127.0.0.1:1")
+    assert complete(f"mbctl send --server {server} {billed}") == [billed]
+
+
+# The completion scripts in the shells themselves. What stands for mbctl is on the path.
+IN_SHELLS = {
+    "bash": "source <(_MBCTL_COMPLETE=source_bash mbctl); COMP_WORDS=(mbctl send NAME);"
+    " COMP_CWORD=2; _mbctl_completion mbctl; echo ${COMPREPLY[@]}",
+    "fish": "_MBCTL_COMPLETE=source_fish mbctl | source; complete -C 'mbctl send NAME'",
+    # zsh completes at a prompt only; this is what it evaluates there.
+    "zsh": "_TYPER_COMPLETE_ARGS='mbctl send NAME' _MBCTL_COMPLETE=complete_zsh mbctl",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shell", IN_SHELLS)
+def test_completion_works_in_the_shell(
+    shell: str, server: str, billed: str, tmp_path: Path
+) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"there is no {shell} here")
+    program = tmp_path / "mbctl"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m mbctl "$@"\n')
+    program.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    ended = subprocess.run(
+        [shell, "-c", IN_SHELLS[shell].replace("NAME", billed[:-1])],
+        env={**environment, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert billed in re.split(r"[\s\":()]+", ended.stdout), ended
 
 
 # --- streams that cannot be written -----------------------------------------------------------

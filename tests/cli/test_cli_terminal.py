@@ -18,6 +18,8 @@ def spawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spawn]:
     """Start a command on a terminal of 80 columns."""
     monkeypatch.delenv("COLUMNS")
     monkeypatch.setenv("TERM", "xterm-256color")
+    # A list may be longer than the screen, and nobody is there to leave the pager.
+    monkeypatch.setenv("PAGER", "cat")
     children: list[Any] = []
 
     def spawn(*args: str, **environment: str) -> Any:

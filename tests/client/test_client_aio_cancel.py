@@ -270,7 +270,7 @@ def test_a_pull_right_after_leaving_a_follow_begins_with_what_was_not_yielded(
         async with reading(server, topic, 2500) as reader, aio.Admin(server) as admin:
 
             async def is_prefetched() -> bool:
-                return (await admin.subscription(topic, "reader")).leased == 2000
+                return (await admin.subscription(topic, "reader")).leased == 2500
 
             async for message in reader.follow(topic):
                 assert message.offset == 0

@@ -12,10 +12,10 @@ from mbctl import Admin, InvalidArgument, Publisher, Subscriber, TopicNotFound
 
 @pytest.fixture
 def filled(publisher: Publisher, topic: str) -> str:
-    """A topic that holds the messages 0 to 2499, in batches of 100."""
+    """A topic that holds the messages 0 to 4999, in batches of 200."""
     publisher.create_topic(topic)
-    for first in range(0, 2500, 100):
-        publisher.send_many(topic, [b"%d" % n for n in range(first, first + 100)])
+    for first in range(0, 5000, 200):
+        publisher.send_many(topic, [b"%d" % n for n in range(first, first + 200)])
     return topic
 
 
@@ -34,9 +34,9 @@ def test_following_yields_every_message_in_order_and_acknowledges_it(
     for message in reader.follow(filled):
         assert (message.deliveries, message.payload) == (1, b"%d" % message.offset)
         offsets.append(message.offset)
-        if len(offsets) == 2500:
+        if len(offsets) == 5000:
             break
-    assert offsets == list(range(2500))
+    assert offsets == list(range(5000))
     reader.settle_all()
     with Admin(server) as admin:
         assert admin.topic(filled).messages == 0
@@ -46,11 +46,11 @@ def test_a_batch_is_acknowledged_when_all_of_it_was_yielded(
     server: str, reader: Subscriber, filled: str
 ) -> None:
     messages = reader.follow(filled)
-    for _ in range(1001):
+    for _ in range(2001):
         next(messages)
     with Admin(server) as admin:
         # The acknowledgement is under way, nobody waits for it.
-        wait_until(lambda: admin.subscription(filled, "reader").cursor == 1000)
+        wait_until(lambda: admin.subscription(filled, "reader").cursor == 2000)
 
 
 def test_the_next_pull_is_under_way_while_a_batch_is_worked_on(
@@ -59,10 +59,10 @@ def test_the_next_pull_is_under_way_while_a_batch_is_worked_on(
     messages = reader.follow(filled)
     next(messages)
     with Admin(server) as admin:
-        wait_until(lambda: admin.subscription(filled, "reader").leased == 2000)
+        wait_until(lambda: admin.subscription(filled, "reader").leased == 4000)
 
 
-@pytest.mark.parametrize("count", [1, 500, 1000, 1001, 2500])
+@pytest.mark.parametrize("count", [1, 500, 2000, 2001, 5000])
 def test_breaking_out_gives_back_what_was_not_yielded_uncounted(
     count: int, server: str, reader: Subscriber, filled: str
 ) -> None:
@@ -76,8 +76,8 @@ def test_breaking_out_gives_back_what_was_not_yielded_uncounted(
                 and admin.subscription(filled, "reader").waiting_pulls == 0
             )
         )
-    rest = reader.pull(filled, 5000, wait=0)
-    assert [message.offset for message in rest] == list(range(count, 2500))
+    rest = reader.pull(filled, 9000, wait=0)
+    assert [message.offset for message in rest] == list(range(count, 5000))
     assert {message.deliveries for message in rest} <= {1}
 
 
@@ -91,7 +91,7 @@ def test_leaving_the_block_acknowledges_what_was_yielded_and_nothing_else(
                 break
     with Admin(server) as admin:
         info = admin.subscription(filled, "reader")
-        assert (info.cursor, info.unread, info.leased) == (1234, 1266, 0)
+        assert (info.cursor, info.unread, info.leased) == (1234, 3766, 0)
 
 
 def test_leaving_the_block_ends_a_follow_that_is_still_held(server: str, filled: str) -> None:
@@ -115,15 +115,15 @@ def test_an_exception_in_the_loop_leaves_its_message_unacknowledged(
                     raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        fail_at(1500)
+        fail_at(3000)
     with Admin(server) as admin:
         # The server sees the end of a connection when it has read what came before it.
         wait_until(lambda: admin.subscription(filled, "reader").leased == 0)
     with Subscriber(server, name="reader") as subscriber:
-        batch = subscriber.pull(filled, 5000)
+        batch = subscriber.pull(filled, 9000)
         # The first batch was done with; of the second, what was seen counts as delivered.
-        assert [message.offset for message in batch] == list(range(1000, 2500))
-        assert [message.deliveries for message in batch] == [2] * 501 + [1] * 999
+        assert [message.offset for message in batch] == list(range(2000, 5000))
+        assert [message.deliveries for message in batch] == [2] * 1001 + [1] * 1999
 
 
 def test_following_several_topics_yields_from_all_of_them(
@@ -203,9 +203,9 @@ def test_following_goes_on_through_lost_connections(
             if message.offset % 700 == 0 and message.offset not in seen:
                 proxy.cut_now()
             seen.add(message.offset)
-            if len(seen) == 2500:
+            if len(seen) == 5000:
                 break
-    assert seen == set(range(2500))
+    assert seen == set(range(5000))
 
 
 def test_a_follow_that_waits_goes_on_when_its_connection_is_lost(
@@ -243,7 +243,7 @@ def test_following_reports_what_was_missed_with_the_next_message(
     with Subscriber(server) as subscriber, Subscriber(server, name="durable") as durable:
         subscriber.subscribe(filled, start="earliest")
         durable.subscribe(filled, start="earliest")
-        durable.pull(filled, 2500).ack()
+        durable.pull(filled, 5000).ack()
 
         def send_when_it_waits() -> None:
             with Admin(server) as admin:
@@ -254,7 +254,7 @@ def test_following_reports_what_was_missed_with_the_next_message(
         sending = threading.Thread(target=send_when_it_waits)
         sending.start()
         message = next(subscriber.follow(filled))
-        assert (message.payload, message.batch.skipped) == (b"new", 2500)
+        assert (message.payload, message.batch.skipped) == (b"new", 5000)
         sending.join()
 
 

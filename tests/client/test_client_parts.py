@@ -110,9 +110,10 @@ def test_anything_else_does_not(value: Any) -> None:
         packing.to_payloads([b"x", value])
 
 
-def test_a_list_of_bytes_is_taken_as_it_is() -> None:
-    payloads: list[packing.Payload] = [b"a", b"b"]
-    assert packing.to_payloads(payloads) is payloads
+def test_payloads_that_are_bytes_are_not_copied() -> None:
+    payloads: list[packing.Payload] = [b"first", b"second"]
+    listed = packing.to_payloads(payloads)
+    assert all(ours is theirs for ours, theirs in zip(listed, payloads, strict=True))
 
 
 def test_columns_that_say_nothing_are_left_out() -> None:

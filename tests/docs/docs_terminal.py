@@ -25,7 +25,8 @@ PATIENCE_S = 20.0
 
 # A prompt that nothing prints by accident; shown as "$ ".
 _SHELL_PROMPT = "\x1e$ "
-_PROMPTS = {"$ ": _SHELL_PROMPT, "publisher> ": "publisher> ", "subscriber> ": "subscriber> "}
+_SHELLS = ("publisher> ", "subscriber> ", "publisher:parcels> ")
+_PROMPTS = {"$ ": _SHELL_PROMPT, **{prompt: prompt for prompt in _SHELLS}}
 # At the beginning of a line, or of a screen that was cleared.
 _BEGINNING = r"(?:(?<![^\n])|(?<=\x1b\[2J))"
 _ANY_PROMPT = [re.compile(rf"{_BEGINNING}{re.escape(p)}\Z") for p in _PROMPTS.values()]

@@ -193,7 +193,9 @@ def test_options_of_all_commands_are_those_described() -> None:
 
 def test_environment_variables_are_described_and_exist() -> None:
     sources = "".join(path.read_text() for path in (ROOT / "mbctl").rglob("*.py"))
-    shared = {f"MBCTL_{name.upper()}" for name in ("server", "timeout", "output", "color")}
+    shared = {
+        f"MBCTL_{name.upper()}" for name in ("server", "context", "timeout", "output", "color")
+    }
     existing = {*re.findall(r"MBCTL_[A-Z_]+", sources), *shared, "MBCTL_QUIET", "MBCTL_VERBOSE"}
     manuals = read(COMMANDS) + "".join(manual_of(name) for name, _ in commands())
     assert set(re.findall(r"MBCTL_[A-Z_]+", manuals)) == existing

@@ -17,12 +17,13 @@ HOUSE: dict[str, set[str]] = {
     "batch": {"errors", "model"},
     "files": {"errors"},
     "forks": set(),
+    "patience": set(),
     "wire": {"batch", "errors", "model"},
     "core": {"ranges", "errors", "model"},
     "journal": {"batch", "files", "ranges", "errors", "model"},
     "engine": {"core", "journal", "batch", "ranges", "errors", "model"},
-    "server": {"wire", "engine", "forks", "errors", "model"},
-    "client": {"wire", "batch", "forks", "errors", "model"},
+    "server": {"wire", "engine", "forks", "patience", "errors", "model"},
+    "client": {"wire", "batch", "forks", "patience", "errors", "model"},
     "aio": {"client"},
     "offline": {"journal", "batch", "files", "errors", "model", "ranges"},
     "cluster": {"errors", "model"},
@@ -50,11 +51,12 @@ PURE = ("core", "wire")
 
 # Slow to import, so at home in a few parts or packages only.
 HEAVY = {
-    # An engine on a cluster waits for other machines, and nats-py is made for asyncio.
-    "asyncio": {"server", "client/aio", "engine/jetstream"},
-    # Installed only where somebody has a cluster, and imported only when one is asked for.
-    "nats": {"engine/jetstream"},
-    "uvloop": {"server"},
+    # An engine on a cluster waits for other machines, and nats-py is made for asyncio; so are the
+    # clients of other systems that the benchmark measures.
+    "asyncio": {"server", "client/aio", "engine/jetstream", "bench/systems"},
+    # Installed only where somebody has a cluster or compares, and imported only when asked for.
+    "nats": {"engine/jetstream", "bench/systems"},
+    "uvloop": {"server", "bench/systems"},
     "rich": {"actions", "bench"},
     "prompt_toolkit": {"shell"},
     "typer": {"cli"},

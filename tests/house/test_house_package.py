@@ -84,9 +84,10 @@ def test_every_dependency_is_explained_and_bounded() -> None:
         assert ",<" in requirement, requirement
 
 
-def test_every_dependency_of_the_tests_is_explained() -> None:
+@pytest.mark.parametrize("extra", PROJECT["optional-dependencies"])
+def test_every_dependency_of_an_extra_is_explained(extra: str) -> None:
     page = text_of(ROOT / "docs" / "decisions" / "dependencies.md")
-    for name in names_of(PROJECT["optional-dependencies"]["test"]):
+    for name in names_of(PROJECT["optional-dependencies"][extra]):
         assert re.search(rf"\b{name}\b", page), name
 
 
@@ -95,7 +96,9 @@ def test_license_is_the_one_that_is_claimed() -> None:
     assert text_of(ROOT / "LICENSE").startswith("MIT License\n")
 
 
-@pytest.mark.parametrize("script", ["scripts/mbctl", "scripts/test", "scripts/check", ".ci/run"])
+@pytest.mark.parametrize(
+    "script", ["scripts/install-peers", "scripts/mbctl", "scripts/test", "scripts/check", ".ci/run"]
+)
 def test_script_can_be_run(script: str) -> None:
     path = ROOT / script
     assert path.stat().st_mode & 0o111 == 0o111

@@ -23,7 +23,13 @@ SPEAKING = ("mbctl/actions/", "mbctl/bench/", "mbctl/cli/", "mbctl/shell/", "mbc
 
 # Where every error ends, or goes from a thread to who waits for it; everywhere else it is
 # caught by its name.
-CATCHING_ALL = {"mbctl/cli/command.py", "mbctl/journal/worker.py", "mbctl/server/embedded.py"}
+CATCHING_ALL = {
+    *("mbctl/cli/command.py", "mbctl/journal/worker.py", "mbctl/server/embedded.py"),
+    # A worker, whose error is told by the process that measures.
+    "mbctl/bench/crew.py",
+    # A case that failed, whoever's fault it is, keeps none of the others from being measured.
+    "mbctl/bench/running.py",
+}
 
 # The messages of the protocol are fields; what they mean stands in docs/protocol.md.
 FIELDS_ONLY = "mbctl/wire/messages.py"

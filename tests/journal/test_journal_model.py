@@ -46,7 +46,7 @@ def seeds(count: int) -> Sequence[int]:
 
 
 def test_what_was_answered_holds_over_crashes() -> None:
-    seen = walk_many(seeds(40), 200)
+    seen = walk_many(seeds(60), 200)
     if "MBCTL_MODEL_SEED" in os.environ:
         return
     for what in (

@@ -677,6 +677,17 @@ def test_hundreds_of_connections_leave_no_descriptor_behind(inside: ServerInside
         wait_until(lambda: len(os.listdir("/proc/self/fd")) <= before)
 
 
+def test_what_was_acted_on_in_turns_is_let_go_of() -> None:
+    with ServerInside() as inside, RawClient(inside.address) as client:
+        client.hello()
+        # More than is acted on at once: the rest waits in the line.
+        client.write(b"".join(client.frame(wire.Ping(0)) for _ in range(20_000)))
+        for id_ in range(client._next_id - 19_999, client._next_id + 1):
+            client.reply(id_)
+        (connection,) = inside.server.connections
+        assert len(connection._wire._frames._source) == 0  # type: ignore[attr-defined]
+
+
 # --- stopping -----------------------------------------------------------------------------------
 
 

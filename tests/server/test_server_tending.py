@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import pytest
 from server_harness import RawClient, ServerInside
 
-from mbctl import batch as batches
 from mbctl.model import MIB, AtTime, Limits
 from mbctl.wire import messages as wire
 
@@ -24,7 +23,7 @@ def inside() -> Iterator[ServerInside]:
 def peeked(reply: wire.Message) -> list[tuple[int, int, list[bytes]]]:
     assert isinstance(reply, wire.Pulled), reply
     assert reply.skipped == 0
-    return [(p.first, p.deliveries, batches.decode(p.batch).payloads) for p in reply.pieces]
+    return [(p.first, p.deliveries, p.batch.payloads) for p in reply.pieces]
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,8 @@ class Terminal:
             command[0],
             command[1:],
             dimensions=(24, columns),
-            env={**os.environ, "TERM": "xterm-256color", **env},
+            # A list may be longer than the screen, and nobody is there to leave the pager.
+            env={**os.environ, "TERM": "xterm-256color", "PAGER": "cat", **env},
             timeout=PATIENCE_S,
         )
         # pexpect naps around each of these, which here serves nothing.
@@ -121,6 +122,34 @@ class Terminal:
             for row in self._screen.buffer.values()
             for cell in row.values()
         )
+
+    @property
+    def is_coloured_at(self) -> Callable[[str], set[str]]:
+        """The colours that a word has where it stands last on the screen."""
+
+        def colours(word: str) -> set[str]:
+            for number, line in reversed(list(enumerate(self._screen.display))):
+                start = line.rfind(word)
+                if start >= 0:
+                    row = self._screen.buffer[number]
+                    return {row[column].fg for column in range(start, start + len(word))}
+            raise AssertionError(f"{word!r} is not on the screen:\n" + "\n".join(self.lines))
+
+        return colours
+
+    @property
+    def title(self) -> str:
+        """What the window is called, which only an escape sequence can change."""
+        return str(self._screen.title)
+
+    def resize(self, columns: int, lines: int = 24) -> None:
+        """Make the terminal another size, as dragging its corner does."""
+        self._screen.resize(lines, columns)
+        self._child.setwinsize(lines, columns)
+
+    def paste(self, block: str) -> None:
+        """Paste as a terminal does that tells pasting from typing."""
+        self.type(f"\x1b[200~{block}\x1b[201~")
 
     def type(self, keys: str) -> None:
         """Send ``keys`` as the keyboard would."""

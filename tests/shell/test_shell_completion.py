@@ -56,7 +56,15 @@ CASES: list[tuple[Kind, str, list[str]]] = [
     ("subscriber", "pull -n ", []),
     ("subscriber", "pull -n 5 ", ["orders"]),
     ("subscriber", "pull orders ", []),
-    ("subscriber", "pull orders --", ["--wait", "--no-ack"]),
+    ("subscriber", "pull orders --", ["--wait", "--no-ack", "--format", "--full"]),
+    ("subscriber", "sbscr", ["subscribe", "subscriptions", "unsubscribe", "registerSubscriber"]),
+    ("publisher", "send oo", ["old-orders"]),
+    ("publisher", "send --ky", ["--key"]),
+    ("publisher", "send zz", []),
+    ("publisher", "use cl", ["clicks"]),
+    ("publisher", "watch 2 topi", ["topics"]),
+    ("subscriber", "watch 2 pull or", ["orders"]),
+    ("subscriber", "watch ", []),
     ("subscriber", "follow orders ", ["orders"]),
     ("subscriber", "help un", ["unsubscribe"]),
 ]
@@ -70,7 +78,7 @@ def test_completion_offers_what_can_stand_there(
 
 
 def test_completion_of_nothing_offers_every_verb() -> None:
-    assert len(complete("subscriber", "", LIVE)) == 19
+    assert len(complete("subscriber", "", LIVE)) == 22
 
 
 @pytest.mark.parametrize(
@@ -98,8 +106,10 @@ def test_many_topics_are_bounded() -> None:
 @pytest.mark.parametrize(
     ("kind", "text", "syntax"),
     [
-        ("subscriber", "pull -n 5", "pull [-n N] [--wait S] [--no-ack] [TOPIC]"),
-        ("subscriber", "FOLLOW", "follow [TOPIC...]"),
+        ("subscriber", "pull -n 5", "pull [OPTIONS] [TOPIC]"),
+        ("subscriber", "FOLLOW", "follow [--format F] [--full] [TOPIC...]"),
+        ("subscriber", "watch 2 ack", "ack"),
+        ("subscriber", "watch 2 xyzzy", "watch SECONDS VERB..."),
         (
             "publisher",
             "send orders {}",

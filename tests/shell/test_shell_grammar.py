@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from mbctl.shell import commands as c
 from mbctl.shell.commands import KINDS, Kind
-from mbctl.shell.grammar import InvalidCommand, parse
+from mbctl.shell.grammar import InvalidCommand, Unfinished, flaw, parse
 from mbctl.shell.verbs import VERBS, Verb, verbs_of
 
 PUBLISHER_LINES = [
@@ -183,7 +183,7 @@ def test_example_of_each_verb_is_a_command_of_that_verb(verb: Verb) -> None:
 
 
 def test_verbs_of_the_contract_are_all_there() -> None:
-    both = ["peek", "topics", "status", "help", "history", "clear", "exit"]
+    both = ["peek", "last", "use", "watch", "topics", "status", "help", "history", "clear", "exit"]
     publisher = ["registerPublisher", "createTopic", "send", "purgeTopic", "deleteTopic"]
     subscriber = [
         *("registerSubscriber", "subscribe", "unsubscribe", "pull", "ack", "nack"),
@@ -229,3 +229,82 @@ def test_message_survives_any_bytes_without_a_newline(message: bytes) -> None:
 def test_quoted_key_survives_any_text_without_that_quote(key: str) -> None:
     command = parse("publisher", f"send --key '{key}' orders x")
     assert command == c.Send("orders", b"x", key=key.encode())
+
+
+# --- the topic in use ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "line", "command"),
+    [
+        ("publisher", "send . hi", c.Send("orders", b"hi")),
+        ("publisher", "send . . .", c.Send("orders", b". .")),
+        ("publisher", "deleteTopic .", c.DeleteTopic("orders")),
+        ("subscriber", "follow . clicks", c.Follow(("orders", "clicks"))),
+        ("subscriber", "follow on .", c.Follow(("on", "orders"))),
+    ],
+)
+def test_dot_is_the_topic_in_use(kind: Kind, line: str, command: object) -> None:
+    assert parse(kind, line, "orders") == command
+
+
+def test_dot_without_a_topic_in_use_is_refused() -> None:
+    with pytest.raises(InvalidCommand, match="no topic is in use for the dot") as raised:
+        parse("publisher", "send . hi")
+    assert raised.value.column == 6
+
+
+@pytest.mark.parametrize("line", ["send '.' hi", "send .x hi"])
+def test_dot_is_only_a_dot_by_itself(line: str) -> None:
+    with pytest.raises(InvalidCommand, match="is not a valid name"):
+        parse("publisher", line, "orders")
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ("watch 2 topics", c.Watch(2.0, "topics")),
+        ("watch .5 peek orders -n 1", c.Watch(0.5, "peek orders -n 1")),
+        ("last", c.Last()),
+        ("last 3", c.Last(3)),
+        ("use orders", c.Use("orders")),
+        ("use", c.Use()),
+    ],
+)
+def test_verbs_for_looking_are_read(line: str, command: object) -> None:
+    assert parse("subscriber", line) == command
+
+
+# --- while typing -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "column"),
+    [
+        ("crateTopic orders", 1),
+        ("send --kye k orders x", 6),
+        ("createTopic --max-messages none orders", 28),
+        ("pull orders", 1),
+        ("topics now and", 8),
+    ],
+)
+def test_flaw_of_a_line_is_known_before_it_ends(line: str, column: int) -> None:
+    found = flaw("publisher", line)
+    assert found is not None
+    assert found.column == column
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "cra", "send", "send orders", "send --key", "send --key 'a b", "send --ke", "topics no"],
+)
+def test_line_that_may_still_become_right_has_no_flaw(line: str) -> None:
+    assert flaw("publisher", line) is None
+
+
+def test_unfinished_line_is_told_from_a_wrong_one() -> None:
+    with pytest.raises(Unfinished):
+        parse("publisher", "send orders")
+    with pytest.raises(InvalidCommand) as raised:
+        parse("publisher", "send or!ders x")
+    assert not isinstance(raised.value, Unfinished)

@@ -44,3 +44,12 @@ def test_toolbar_is_as_wide_as_the_terminal(
     columns: int, syntax: str, reachable: bool | None
 ) -> None:
     assert len(_line(columns, reachable=reachable, syntax=syntax)) == columns
+
+
+def test_wide_toolbar_has_the_full_syntax_and_what_changes_by_itself() -> None:
+    bar = Toolbar("127.0.0.1:5555", True, "subscriber billing", "pull", "pull [-n N]", "lag 3")
+    assert bar.line(100).startswith(" connected 127.0.0.1:5555  subscriber billing  lag 3  ")
+    assert bar.line(100).endswith("  pull [-n N] ")
+    assert bar.line(40).endswith("  pull [-n N] ")
+    assert bar.line(36).endswith("  pull ")
+    assert all(len(bar.line(columns)) == columns for columns in range(1, 120))

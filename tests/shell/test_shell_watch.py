@@ -10,7 +10,7 @@ from mbctl import Publisher, Subscriber
 from mbctl.shell.watch import ServerWatch
 
 Wait = Callable[[Callable[[ServerWatch], bool]], None]
-Watch = Callable[[str], tuple[ServerWatch, Wait]]
+Watch = Callable[..., tuple[ServerWatch, Wait]]
 
 
 @pytest.fixture
@@ -18,14 +18,16 @@ def watch() -> Iterator[Watch]:
     """Watch a server; with what comes a function that waits until a look has shown something."""
     watches = []
 
-    def watch(server: str) -> tuple[ServerWatch, Wait]:
+    def watch(
+        server: str, tell: Callable[[str], object] = lambda sentence: None
+    ) -> tuple[ServerWatch, Wait]:
         looked = threading.Condition()
 
         def changed() -> None:
             with looked:
                 looked.notify_all()
 
-        watch = ServerWatch(server, changed=changed)
+        watch = ServerWatch(server, changed=changed, tell=lambda sentence: bool(tell(sentence)))
         watches.append(watch)
 
         def wait(shown: Callable[[ServerWatch], bool]) -> None:
@@ -78,16 +80,41 @@ def test_watch_sees_the_server_go_and_come_back(
 ) -> None:
     monkeypatch.setattr("mbctl.shell.watch.TIMEOUT_S", 1.0)
     first = ServerProcess()
-    seen, wait = watch(first.address)
+    told: list[str] = []
+    seen, wait = watch(first.address, told.append)
     seen.start()
     wait(lambda seen: seen.reachable is True)
     first.stop()
     seen.refresh()
     wait(lambda seen: seen.reachable is False)
+    assert len(told) == 1
+    assert told[0].startswith(f"lost {first.address} (")
+    assert told[0].endswith("); commands wait until it is back")
     second = ServerProcess(int(first.address.rpartition(":")[2]))
     seen.refresh()
-    wait(lambda seen: seen.reachable is True)
+    seen.wait_until_back()
+    assert seen.reachable
+    assert len(told) == 2
+    assert told[1].startswith(f"{first.address} is back after ")
     second.stop()
+
+
+def test_watch_knows_lag_and_rate(watch: Watch, server: str, topic: str) -> None:
+    with Publisher(server) as publisher, Subscriber(server, name=topic) as subscriber:
+        publisher.create_topic(topic)
+        subscriber.subscribe(topic)
+        seen, wait = watch(server)
+        seen.subscriber = topic
+        seen.start()
+        wait(lambda seen: seen.lag == 0 and seen.rate is not None)
+
+        def is_busy(seen: ServerWatch) -> bool:
+            # More each time, so that no look can come too late to see it.
+            publisher.send_many(topic, [b"a"] * 1000)
+            seen.refresh()
+            return (seen.rate or 0) > 100 and (seen.lag or 0) >= 1000
+
+        wait(is_busy)
 
 
 def test_stopped_watch_looks_no_more(watch: Watch, server: str) -> None:

@@ -1,24 +1,59 @@
-"""FrameReader: a stream cut into frames, however it arrives and whatever it claims."""
+"""A stream cut into frames, however it arrives and whatever it claims, by both readers."""
 
 import random
 import tracemalloc
+from collections.abc import Callable
 
 import pytest
 
 from mbctl.errors import ProtocolError
-from mbctl.wire.frames import FrameReader, frame
+from mbctl.wire.frames import FrameBuffer, FrameReader, frame
+
+Reader = FrameReader | FrameBuffer
+Way = Callable[..., list[bytes]]
 
 CONTENTS = [b"a", b"bc" * 40, b"\x00" * 300, b"d", b"e" * 70_000]
 STREAM = b"".join(map(frame, CONTENTS))
 
+each_kind = pytest.mark.parametrize("kind", [FrameReader, FrameBuffer])
 
-def taken(reader: FrameReader, *pieces: bytes) -> list[bytes]:
+
+def taken(reader: Reader, *pieces: bytes) -> list[bytes]:
+    """The frames that come of ``pieces``, each fed from memory that is used again after it."""
     frames = []
     for piece in pieces:
-        reader.feed(piece)
+        lent = bytearray(piece)
+        reader.feed(memoryview(lent))
         while (content := reader.next_frame()) is not None:
-            frames.append(content)
+            frames.append(bytes(content))
+        reader.keep()
+        lent[:] = b"!" * len(lent)
     return frames
+
+
+def received(reader: Reader, *pieces: bytes) -> list[bytes]:
+    """The same, received where the reader wants it, and fed where it does not mind."""
+    frames = []
+    for piece in pieces:
+        left = piece
+        while left:
+            room = reader.room()
+            if room is None:
+                frames += taken(reader, left)
+                break
+            part = left[: len(room)]
+            room[: len(part)] = part
+            del room
+            reader.received(len(part))
+            left = left[len(part) :]
+            while (content := reader.next_frame()) is not None:
+                frames.append(bytes(content))
+            reader.keep()
+    return frames
+
+
+WAYS = [taken, received]
+each_way = pytest.mark.parametrize("way", WAYS)
 
 
 def random_pieces(data: bytes, seed: int) -> list[bytes]:
@@ -27,67 +62,83 @@ def random_pieces(data: bytes, seed: int) -> list[bytes]:
     return [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
 
 
-def test_frames_come_out_of_one_piece() -> None:
-    assert taken(FrameReader(70_000), STREAM) == CONTENTS
+@each_kind
+@each_way
+def test_frames_come_out_of_one_piece(kind: type[Reader], way: Way) -> None:
+    assert way(kind(70_000), STREAM) == CONTENTS
 
 
-def test_frames_come_out_byte_by_byte() -> None:
-    reader = FrameReader(70_000)
-    assert taken(reader, *(STREAM[at : at + 1] for at in range(len(STREAM)))) == CONTENTS
+@each_kind
+@each_way
+def test_frames_come_out_byte_by_byte(kind: type[Reader], way: Way) -> None:
+    reader = kind(70_000)
+    assert way(reader, *(STREAM[at : at + 1] for at in range(len(STREAM)))) == CONTENTS
     assert reader.buffered == 0
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_frames_come_out_of_random_pieces(seed: int) -> None:
-    assert taken(FrameReader(70_000), *random_pieces(STREAM, seed)) == CONTENTS
+@each_kind
+@each_way
+def test_frames_come_out_of_random_pieces(kind: type[Reader], way: Way, seed: int) -> None:
+    assert way(kind(70_000), *random_pieces(STREAM, seed)) == CONTENTS
 
 
 @pytest.mark.parametrize("tail", [b"\x00", b"\x00\x00\x00\x05", b"\x00\x00\x00\x05four"])
-def test_tail_waits_for_the_rest_of_its_frame(tail: bytes) -> None:
-    reader = FrameReader(70_000)
-    assert taken(reader, STREAM + tail) == CONTENTS
+@each_kind
+@each_way
+def test_tail_waits_for_the_rest_of_its_frame(kind: type[Reader], way: Way, tail: bytes) -> None:
+    reader = kind(70_000)
+    assert way(reader, STREAM + tail) == CONTENTS
     assert reader.buffered == len(tail)
     rest = b"\x00\x00\x00\x05four!"[len(tail) :]
-    assert taken(reader, rest) == [b"four!"]
+    assert way(reader, rest) == [b"four!"]
 
 
-def test_pieces_may_come_before_frames_are_taken() -> None:
-    reader = FrameReader(70_000)
+@each_kind
+def test_pieces_may_come_before_frames_are_taken(kind: type[Reader]) -> None:
+    reader = kind(70_000)
     for piece in random_pieces(STREAM, 5):
         reader.feed(piece)
     assert reader.buffered == len(STREAM)
     assert taken(reader, b"") == CONTENTS
 
 
-def test_piece_may_come_when_only_some_frames_are_taken() -> None:
-    reader = FrameReader(70_000)
+@each_kind
+def test_piece_may_come_when_only_some_frames_are_taken(kind: type[Reader]) -> None:
+    reader = kind(70_000)
     reader.feed(STREAM)
     assert reader.next_frame() == CONTENTS[0]
     assert reader.buffered == len(STREAM) - len(frame(CONTENTS[0]))
     assert taken(reader, STREAM) == CONTENTS[1:] + CONTENTS
 
 
-def test_nothing_fed_is_no_frame() -> None:
-    reader = FrameReader(5)
+@each_kind
+def test_nothing_fed_is_no_frame(kind: type[Reader]) -> None:
+    reader = kind(5)
     assert reader.next_frame() is None
     assert taken(reader, b"") == []
 
 
 @pytest.mark.parametrize("length", [1, 5])
-def test_length_within_the_limit_is_taken(length: int) -> None:
-    assert taken(FrameReader(5), frame(b"x" * length)) == [b"x" * length]
+@each_kind
+def test_length_within_the_limit_is_taken(kind: type[Reader], length: int) -> None:
+    assert taken(kind(5), frame(b"x" * length)) == [b"x" * length]
 
 
 @pytest.mark.parametrize("length", [0, 6, 2**31 - 1, 2**31, 2**32 - 1])
-def test_length_out_of_bounds_is_an_error_before_its_content_comes(length: int) -> None:
-    reader = FrameReader(5)
+@each_kind
+def test_length_out_of_bounds_is_an_error_before_its_content_comes(
+    kind: type[Reader], length: int
+) -> None:
+    reader = kind(5)
     reader.feed(length.to_bytes(4, "big"))
     with pytest.raises(ProtocolError, match=f"{length} bytes; 1 to 5"):
         reader.next_frame()
 
 
-def test_lost_framing_stays_lost() -> None:
-    reader = FrameReader(5)
+@each_kind
+def test_lost_framing_stays_lost(kind: type[Reader]) -> None:
+    reader = kind(5)
     reader.feed(b"\x00\x00\x00\x00")
     for _ in range(2):
         with pytest.raises(ProtocolError):
@@ -95,8 +146,9 @@ def test_lost_framing_stays_lost() -> None:
         reader.feed(frame(b"good"))
 
 
-def test_limit_may_change_between_frames() -> None:
-    reader = FrameReader(2)
+@each_kind
+def test_limit_may_change_between_frames(kind: type[Reader]) -> None:
+    reader = kind(2)
     reader.feed(frame(b"ab") + frame(b"abc") + frame(b"abcd"))
     assert reader.next_frame() == b"ab"
     reader.limit = 3
@@ -107,9 +159,11 @@ def test_limit_may_change_between_frames() -> None:
 
 def test_frame_owns_exactly_its_bytes() -> None:
     data = frame(b"one") + frame(b"two")
-    content = taken(FrameReader(9), data)[0]
+    reader = FrameReader(9)
+    reader.feed(data)
+    content = reader.next_frame()
     assert type(content) is bytes
-    assert content is not data
+    assert content == b"one"
 
 
 def held(reader: FrameReader, *pieces: bytes) -> int:

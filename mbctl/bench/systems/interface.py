@@ -78,6 +78,8 @@ class System(ABC):
     """As in ``--peer``."""
     durabilities: tuple[Durability, ...]
     """What it can promise, the weakest first."""
+    stores: bool = True
+    """Whether a server acknowledges messages and keeps them for subscribers that are not there."""
 
     @abstractmethod
     def version(self) -> str:
@@ -106,6 +108,9 @@ class System(ABC):
     @abstractmethod
     def create(self, address: str, topic: str, subscribers: Sequence[str]) -> None:
         """Make a topic, and subscriptions that each get everything sent from now on."""
+
+    def drop(self, address: str, topic: str) -> None:  # noqa: B027
+        """Delete a topic that was measured, where that is easy; by default it stays."""
 
     @abstractmethod
     def publishing(self, address: str, topic: str, settings: Settings) -> Publishing:

@@ -1,24 +1,24 @@
 """``mbctl demo``."""
 
-import sys
 from typing import Annotated
 
 import typer
 
-from mbctl.cli.command import Command, make_app
-from mbctl.cli.options import above_zero
+from mbctl.cli.command import DirectoryCommand, make_app
+from mbctl.cli.options import above_zero, output_of
 
 app = make_app()
 
 
 @app.command(
-    cls=Command,
+    cls=DirectoryCommand,
     epilog="""
     mbctl demo
     mbctl demo --seconds 5
     """,
 )
 def demo(
+    context: typer.Context,
     seconds: Annotated[
         float,
         typer.Option("--seconds", metavar="SECONDS", callback=above_zero, help="How long to run."),
@@ -30,6 +30,11 @@ def demo(
 
     Everything runs on this machine, on a port of its own, and is gone afterwards.
     """
+    from mbctl.actions.live import can_draw
     from mbctl.bench.demo import run
 
-    return run(seconds, live=sys.stdout.isatty())
+    output = output_of(context)
+    if output.as_json:
+        return run(seconds, "json")
+    draws = output.form == "auto" and can_draw(output)
+    return run(seconds, "picture" if draws else "lines", color=output.color)

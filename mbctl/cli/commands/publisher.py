@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from mbctl.cli.arguments import Yes
 from mbctl.cli.command import ClientCommand, make_app
 from mbctl.cli.shells import Commands, File, KeepGoing, shell_options
 
@@ -25,6 +26,7 @@ def publisher(
     command: Commands = None,
     file: File = None,
     keep_going: KeepGoing = False,
+    yes: Yes = False,
 ) -> int:
     """Open the publisher shell.
 
@@ -35,5 +37,7 @@ def publisher(
     """
     from mbctl.shell import run
 
-    options = shell_options(context, name, command=command, file=file, keep_going=keep_going)
+    options = shell_options(
+        context, name, command=command, file=file, keep_going=keep_going, yes=yes
+    )
     return run("publisher", options)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from mbctl.actions.receiving import PULL_COUNT
-from mbctl.cli.arguments import Topic
+from mbctl.cli.arguments import FormatOption, FullOption, Topic, complete_subscriber, make_look
 from mbctl.cli.command import ClientCommand, make_app
 from mbctl.cli.options import client_of, not_negative
 
@@ -17,6 +17,7 @@ app = make_app()
     epilog="""
     mbctl pull orders --name billing
     mbctl pull orders --name billing -n 100000 -o raw > orders.txt
+    mbctl pull orders --name billing --format '%o %k %p\\n'
     mbctl pull orders --name audit --min 1 --wait 10 -o json
     """,
 )
@@ -24,7 +25,13 @@ def pull(
     context: typer.Context,
     topic: Topic,
     name: Annotated[
-        str, typer.Option("--name", metavar="SUBSCRIBER", help="The subscriber's name.")
+        str,
+        typer.Option(
+            "--name",
+            metavar="SUBSCRIBER",
+            help="The subscriber's name.",
+            autocompletion=complete_subscriber,
+        ),
     ],
     count: Annotated[
         int | None,
@@ -55,6 +62,8 @@ def pull(
     no_ack: Annotated[
         bool, typer.Option("--no-ack", help="Look only: the messages will be delivered again.")
     ] = False,
+    template: FormatOption = None,
+    full: FullOption = False,
 ) -> None:
     """Print unread messages and acknowledge them.
 
@@ -65,6 +74,7 @@ def pull(
 
     if count is not None and minimum > count:
         raise typer.BadParameter(f"--min {minimum} is more than -n {count}.")
+    look = make_look(template, full)
     client = client_of(context)
     if wait is None:
         wait = client.options.timeout if minimum else 0.0
@@ -77,4 +87,5 @@ def pull(
             minimum=minimum,
             wait=wait,
             ack=not no_ack,
+            look=look,
         )

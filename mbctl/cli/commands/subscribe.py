@@ -4,7 +4,14 @@ from typing import Annotated
 
 import typer
 
-from mbctl.cli.arguments import FromOption, Topic, check_maybe_name, complete_topic, parse_start
+from mbctl.cli.arguments import (
+    FromOption,
+    Topic,
+    check_maybe_name,
+    complete_subscriber,
+    complete_topic,
+    parse_start,
+)
 from mbctl.cli.command import ClientCommand, make_app
 from mbctl.cli.options import above_zero, client_of
 from mbctl.model import ACK_WAIT_MAX_S, DELIVERIES_MAX, SubscribeOptions
@@ -37,7 +44,13 @@ def subscribe(
     context: typer.Context,
     topic: Topic,
     name: Annotated[
-        str, typer.Option("--name", metavar="SUBSCRIBER", help="The subscriber's name.")
+        str,
+        typer.Option(
+            "--name",
+            metavar="SUBSCRIBER",
+            help="The subscriber's name.",
+            autocompletion=complete_subscriber,
+        ),
     ],
     start: FromOption = None,
     ack_wait: AckWait = 30.0,

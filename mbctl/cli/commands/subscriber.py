@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from mbctl.cli.arguments import Yes, complete_subscriber
 from mbctl.cli.command import ClientCommand, make_app
 from mbctl.cli.shells import Commands, File, KeepGoing, shell_options
 
@@ -25,11 +26,13 @@ def subscriber(
             "--name",
             metavar="NAME",
             help="The subscriber's name. Without one nothing is kept when you leave.",
+            autocompletion=complete_subscriber,
         ),
     ] = None,
     command: Commands = None,
     file: File = None,
     keep_going: KeepGoing = False,
+    yes: Yes = False,
 ) -> int:
     """Open the subscriber shell.
 
@@ -40,5 +43,7 @@ def subscriber(
     """
     from mbctl.shell import run
 
-    options = shell_options(context, name, command=command, file=file, keep_going=keep_going)
+    options = shell_options(
+        context, name, command=command, file=file, keep_going=keep_going, yes=yes
+    )
     return run("subscriber", options)

@@ -5,7 +5,14 @@ from typing import Annotated
 import typer
 
 from mbctl.actions import places, text
-from mbctl.cli.arguments import Topic, Yes, check_maybe_name, complete_topic, parse_place
+from mbctl.cli.arguments import (
+    Topic,
+    Yes,
+    check_maybe_name,
+    complete_subscriber,
+    complete_topic,
+    parse_place,
+)
 from mbctl.cli.command import ClientCommand, Group, make_app
 from mbctl.cli.commands.topic import confirm, must_ask
 from mbctl.cli.options import client_of
@@ -27,6 +34,7 @@ SubscriberArgument = Annotated[
         help="The subscriber's name.",
         show_default=False,
         callback=check_subscriber,
+        autocompletion=complete_subscriber,
     ),
 ]
 
@@ -167,7 +175,7 @@ def drop(
         if must_ask(client, yes):
             parked = admin.subscription(topic, subscriber).parked
             what = text.counted(min(parked, len(offsets or range(parked))), "parked message")
-            if not confirm(client, f"give up {what} of {subscriber} in {topic}?"):
+            if not confirm(client, f"give up {what} of {subscriber} in {topic}?", subscriber):
                 return 1
         subscriptions.drop_parked(admin, client.output, topic, subscriber, offsets or None)
     return 0
@@ -189,7 +197,7 @@ def delete(
             info = admin.subscription(topic, subscriber)
             unread = text.amount(info.unread, info.unread_batches, "unread")
             question = f"delete the subscription of {subscriber} to {topic} with {unread}?"
-            if not confirm(client, question):
+            if not confirm(client, question, subscriber):
                 return 1
         subscriptions.delete_subscription(admin, client.output, topic, subscriber)
     return 0

@@ -7,9 +7,19 @@ import typer
 
 from mbctl.actions import places, text
 from mbctl.actions.topics import READ_COUNT
-from mbctl.cli.arguments import Topic, Yes, parse_age, parse_place, parse_size
+from mbctl.cli.arguments import (
+    FormatOption,
+    FullOption,
+    Topic,
+    Yes,
+    make_look,
+    parse_age,
+    parse_place,
+    parse_size,
+)
 from mbctl.cli.command import ClientCommand, Group, make_app
 from mbctl.cli.options import Client, client_of
+from mbctl.errors import InvalidArgument
 from mbctl.model import TopicSettings
 
 app = make_app(cls=Group, help="Create, look at, read and delete topics.")
@@ -127,6 +137,7 @@ def why(context: typer.Context, topic: Topic) -> None:
     cls=ClientCommand,
     epilog="""
     mbctl topic read orders
+    mbctl topic read orders --full
     mbctl topic read orders --from 2h -n 100000 -o raw > orders.txt
     """,
 )
@@ -145,6 +156,8 @@ def read(
         int,
         typer.Option("-n", "--count", metavar="MAX", min=1, help="Stop after this many messages."),
     ] = READ_COUNT,
+    template: FormatOption = None,
+    full: FullOption = False,
 ) -> None:
     """Print messages of a topic, read or not, without a subscription.
 
@@ -153,9 +166,10 @@ def read(
     from mbctl.actions import topics
 
     begin = parse_place(start, "--from")
+    look = make_look(template, full)
     client = client_of(context)
     with client.admin() as admin:
-        topics.read_topic(admin, client.output, topic, start=begin, count=count)
+        topics.read_topic(admin, client.output, topic, start=begin, count=count, look=look)
 
 
 @app.command(cls=ClientCommand, epilog="mbctl topic purge orders --yes")
@@ -171,7 +185,7 @@ def purge(context: typer.Context, topic: Topic, yes: Yes = False) -> int:
         if must_ask(client, yes):
             info = admin.topic(topic)
             kept = text.amount(info.messages, info.batches)
-            if not confirm(client, f"give up {kept} of topic {topic}?"):
+            if not confirm(client, f"give up {kept} of topic {topic}?", topic):
                 return 1
         topics.purge_topic(admin, client.output, topic)
     return 0
@@ -193,20 +207,43 @@ def delete(context: typer.Context, topic: Topic, yes: Yes = False) -> int:
                 f"delete topic {topic} with {text.amount(info.messages, info.batches)}"
                 f" and {text.counted(info.subscriptions, 'subscription')}?"
             )
-            if not confirm(client, what):
+            if not confirm(client, what, topic):
                 return 1
         topics.delete_topic(admin, client.output, topic)
     return 0
 
 
 def must_ask(client: Client, yes: bool) -> bool:
-    """Whether there is somebody to ask, who has not said yes already."""
-    return not yes and sys.stdin.isatty() and client.output.terminal
+    """Whether there is somebody to ask, who has not said yes already.
+
+    A context may ask in any case.
+
+    Raises:
+        InvalidArgument: it does, but there is nobody to ask and no --yes.
+    """
+    context = client.options.context
+    can_ask = bool(sys.stdin and sys.stdin.isatty() and client.output.terminal)
+    if context is None or not context.must_confirm:
+        return not yes and can_ask
+    if not can_ask and not yes:
+        raise InvalidArgument(
+            reason=f"context {context.name} asks before anything is destroyed, and there is"
+            " nobody to ask: say --yes"
+        )
+    return can_ask
 
 
-def confirm(client: Client, question: str) -> bool:
-    """Ask on the terminal; anything but yes leaves everything as it is and says so."""
-    if typer.confirm(question, err=True):
+def confirm(client: Client, question: str, target: str) -> bool:
+    """Ask on the terminal; anything but yes leaves everything as it is and says so.
+
+    Where the context asks in any case, the answer is the name of the ``target``.
+    """
+    context = client.options.context
+    if context is not None and context.must_confirm:
+        asked = f"{context.name}: {question} type {target} to go on"
+        if typer.prompt(asked, err=True, default="", show_default=False) == target:
+            return True
+    elif typer.confirm(question, err=True):
         return True
     client.output.note("nothing was changed")
     return False

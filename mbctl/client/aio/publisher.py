@@ -11,7 +11,7 @@ from mbctl.client.aio.connection import Connection, Reply, anew, until
 from mbctl.client.aio.pipeline import Pipeline
 from mbctl.client.backoff import Backoff
 from mbctl.client.deadline import Deadline
-from mbctl.client.packing import Key, Payload, TopicKeywords
+from mbctl.client.packing import Key, Packed, Payload, TopicKeywords
 from mbctl.client.publishing import PublisherBase, unknown
 from mbctl.client.window import PendingSend
 from mbctl.errors import MbctlError, Timeout
@@ -128,7 +128,7 @@ class Publisher(PublisherBase, AioClient):
     # --- sending ------------------------------------------------------------------------------
 
     async def _submit(
-        self, topic: str, batch: bytes, count: int, deadline: Deadline
+        self, topic: str, batch: Packed, count: int, deadline: Deadline
     ) -> PendingSend:
         """Number a send and write it; its answer comes later.
 

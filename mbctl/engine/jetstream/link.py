@@ -190,6 +190,11 @@ class Link:
         return bool(self._client.is_connected)
 
     @property
+    def is_awaiting(self) -> bool:
+        """Whether something that was asked for has not been answered."""
+        return bool(self._requests)
+
+    @property
     def version(self) -> tuple[int, int]:
         """Major and minor version of the server that we are connected to."""
         version = self._client.connected_server_version
@@ -198,7 +203,7 @@ class Link:
     @property
     def max_payload(self) -> int:
         """The largest message that the servers take, headers included."""
-        return self._client.max_payload
+        return int(self._client.max_payload)
 
     # --- requests -------------------------------------------------------------------------
 

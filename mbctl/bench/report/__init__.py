@@ -1,0 +1,1 @@
+"""The report of a suite: floors, pages and plots, made from results alone."""

@@ -1,0 +1,1 @@
+"""The scenarios: lists of cases, and how each is measured."""

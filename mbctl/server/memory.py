@@ -1,0 +1,27 @@
+"""How the process of a server deals with the memory that it frees."""
+
+import ctypes
+import sys
+
+from mbctl.model import MIB
+
+# Names of glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+
+
+def keep_freed_memory() -> None:
+    """Let memory that is freed be used again, instead of giving it to the system and asking anew.
+
+    glibc gives back large blocks at once. The next frame then is received into pages that the
+    system has to make first, which takes ten times as long as to receive it. Up to 64 MiB stay
+    with the process for that. Elsewhere than with glibc nothing changes.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, 32 * MIB)
+    mallopt(_M_TRIM_THRESHOLD, 64 * MIB)
+    mallopt(_M_TOP_PAD, 4 * MIB)

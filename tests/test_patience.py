@@ -1,0 +1,54 @@
+"""How long a process looks before it sleeps: while that pays, and now and then to find out."""
+
+import os
+
+import pytest
+
+from mbctl import patience
+from mbctl.patience import Patience
+
+
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+
+
+def looks(learning: Patience, count: int) -> list[bool]:
+    """Whether each of the next ``count`` inputs is waited for by looking."""
+    return [learning.ns() > 0 for _ in range(count)]
+
+
+def test_it_looks_once_in_a_while_to_find_out() -> None:
+    assert sum(looks(Patience(), 10 * patience._TRIED_EVERY)) == 10
+
+
+def test_it_looks_every_time_while_that_pays() -> None:
+    learning = Patience()
+    learning.paid()
+    for _ in range(1000):
+        assert learning.ns() == patience._MOST_NS
+        learning.paid()
+
+
+def test_one_look_in_vain_makes_the_next_shorter_and_two_end_it() -> None:
+    learning = Patience()
+    learning.paid()
+    learning.failed()
+    assert 0 < learning.ns() < patience._MOST_NS
+    learning.failed()
+    assert not any(looks(learning, patience._TRIED_EVERY - 1))
+
+
+def test_a_try_in_vain_costs_one_look() -> None:
+    learning = Patience()
+    while not learning.ns():
+        pass
+    learning.failed()
+    assert not any(looks(learning, patience._TRIED_EVERY - 1))
+
+
+def test_on_a_single_core_it_never_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3})
+    alone = Patience()
+    alone.paid()
+    assert not any(looks(alone, 3 * patience._TRIED_EVERY))
