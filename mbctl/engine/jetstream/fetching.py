@@ -161,6 +161,9 @@ class Fetching:
             self._pause()
         elif reply.status == 409:
             text = (reply.headers or {}).get("Description", "")
+            if text == "Batch Completed":
+                # Said ahead of what it is about, which waits for the other nodes.
+                return
             self.is_gone = "Deleted" in text
             self._pause()
         else:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _PIECES_MAX = 4096
 # After the first message of a request the others follow at once, or never.
 _FOLLOW_S = 0.25
+# How long a node that delivers may be behind the one that stores.
+_BEHIND_S = 1.0
 # How long a pull that does not want to wait lets an election take.
 _PATIENCE_NS = 10 * NS_PER_S
 # How long what nobody pulls is kept before it goes back to be read elsewhere.
@@ -161,7 +163,9 @@ class Reader:
             return
         has_some = bool(self._open) and not fetching.is_arriving
         if fetching.is_dry and not self.keeping.is_giving_back:
-            self._catch_up()
+            await self._catch_up()
+            if pull.number not in self.pulls:
+                return
         is_all = fetching.is_dry or (fetching.is_waiting and not self._is_catching_up)
         if has_some and (is_all or self._has_enough(pull)):
             self._is_catching_up = self._may_wait = False
@@ -177,7 +181,8 @@ class Reader:
         if not fetching.is_under_way and not self.keeping.is_giving_back:
             await self._fetch(pull, has_some=has_some)
         if not self._news.is_set():
-            await self._wait(_FOLLOW_S if has_some else 1.0)
+            follow_s = _BEHIND_S if self._is_catching_up else _FOLLOW_S
+            await self._wait(follow_s if has_some else 1.0)
             if has_some and not self._news.is_set():
                 fetching.is_dry = True
 
@@ -199,7 +204,7 @@ class Reader:
         may_wait = self._may_wait and not has_some
         wait_s = (pull.until_ns - runtime.now_ns()) / NS_PER_S if may_wait else 0
         if self._is_catching_up:
-            wait_s = max(wait_s, _FOLLOW_S)
+            wait_s = max(wait_s, _BEHIND_S)
         messages, size = self._in_hand()
         await fetching.begin(
             messages=max(1, pull.max_messages - messages),
@@ -207,18 +212,32 @@ class Reader:
             wait_s=wait_s,
         )
 
-    def _catch_up(self) -> None:
+    async def _catch_up(self) -> None:
         """Ask again if something is stored that has not been seen here, and was not waited for.
 
         The node that delivers may hear of a message a moment after its sender was answered.
         """
         seen = self._last_sequence or 0
         if self._is_catching_up and seen == self._caught_up_to:
-            # Somebody else has it.
+            # It is not to come: purged, or too old.
             self._looked_at = max(self._looked_at, self._sought_to)
-        if self.topic.last_sequence > max(seen, self._looked_at):
-            self.fetching.is_dry, self._is_catching_up = False, True
-            self._caught_up_to, self._sought_to = seen, self.topic.last_sequence
+        last = self.topic.last_sequence
+        if last <= max(seen, self._looked_at):
+            return
+        if await self._is_delivered(last):
+            # Somebody else has it.
+            self._looked_at = max(self._looked_at, last)
+            return
+        self.fetching.is_dry, self._is_catching_up = False, True
+        self._caught_up_to, self._sought_to = seen, last
+
+    async def _is_delivered(self, sequence: int) -> bool:
+        """Whether the consumer has delivered that far; False if it does not tell."""
+        try:
+            info = await self.parts.api.consumer(self.topic.stream, self.consumer)
+        except MbctlError:
+            return False
+        return info is not None and int(info["delivered"]["stream_seq"]) >= sequence
 
     async def _wait(self, seconds: float) -> None:
         """Wait for news, so long."""
