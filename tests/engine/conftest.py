@@ -23,6 +23,29 @@ def params_of(engines: dict[str, Factory]) -> list[object]:
 CLUSTERS = {"jetstream on one node": 1, "jetstream on three nodes": 3}
 
 
+# What replication may change: the rest is the same code, and runs on one node.
+REPLICATED = {
+    *("TestPublishing", "TestVisibility", "TestAcknowledging", "TestDeadLetters", "TestSeeking"),
+}
+# A cluster has the time of its nodes, and is tested in ``test_engine_jetstream_ages``.
+TIMED = "test_engine_retention.py"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what a cluster of three says no more about than a single node."""
+
+    def is_wanted(item: pytest.Item) -> bool:
+        of_test = getattr(item, "callspec", None)
+        nodes = CLUSTERS.get(of_test.params.get("new_client")) if of_test else None
+        if nodes is None:
+            return True
+        of = item.parent.name if item.parent is not None else ""
+        return item.path.name != TIMED and (nodes == 1 or of in REPLICATED)
+
+    config.hook.pytest_deselected(items=[item for item in items if not is_wanted(item)])
+    items[:] = [item for item in items if is_wanted(item)]
+
+
 @pytest.fixture(scope="session")
 def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], str]]:
     """The address of a cluster of so many nodes."""

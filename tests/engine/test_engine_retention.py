@@ -18,13 +18,6 @@ def read_all(client: Client, member: bytes = b"a") -> None:
         client.ack(pull, member)
 
 
-@pytest.fixture(autouse=True)
-def _time_can_be_made_to_pass(request: pytest.FixtureRequest) -> None:
-    """A cluster has the time of its nodes, and is tested in ``test_engine_jetstream_ages``."""
-    if "jetstream" in request.node.name:
-        pytest.skip("the time of a cluster cannot be made to pass")
-
-
 class TestRetaining:
     """Point 8: ``retain_age`` and ``retain_bytes`` keep what was read, for replay."""
 
