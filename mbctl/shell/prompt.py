@@ -51,7 +51,7 @@ def make_prompt(
     *,
     history: LineHistory,
     names: Callable[[], LiveNames],
-    toolbar: Callable[[str], Toolbar],
+    toolbar: Callable[[str, int], Toolbar],
     color: Colour,
     in_use: Callable[[], str | None] = lambda: None,
     context: tuple[str, str] = ("", ""),
@@ -71,7 +71,7 @@ def make_prompt(
         completer=_VerbCompleter(kind, names),
         complete_while_typing=True,
         reserve_space_for_menu=MENU_ROWS,
-        bottom_toolbar=lambda: _fragments(toolbar(get_app().current_buffer.text)),
+        bottom_toolbar=lambda: _fragments(toolbar),
         key_bindings=_bindings(),
         color_depth=ColorDepth.DEPTH_1_BIT if color == "never" else None,
         include_default_pygments_style=False,
@@ -170,7 +170,9 @@ def _bindings() -> KeyBindings:
     return bindings
 
 
-def _fragments(toolbar: Toolbar) -> StyleAndTextTuples:
+def _fragments(toolbar_of: Callable[[str, int], Toolbar]) -> StyleAndTextTuples:
+    buffer = get_app().current_buffer
+    toolbar = toolbar_of(buffer.text, buffer.cursor_position)
     size = get_app().output.get_size()
     # The toolbar is drawn in reverse, so this is a red bar.
     style = "fg:ansired" if toolbar.reachable is False else ""

@@ -33,7 +33,7 @@ def make(keys: PipeInput, tmp_path: Path) -> Make:
             "publisher",
             history=LineHistory(tmp_path / "history"),
             names=lambda: LiveNames(topics={"orders": "", "clicks": ""}),
-            toolbar=lambda typed: Toolbar("127.0.0.1:5555", True, "publisher", typed),
+            toolbar=lambda typed, _cursor: Toolbar("127.0.0.1:5555", True, "publisher", typed),
             color="auto",
             streams=(keys, DummyOutput()),
         )

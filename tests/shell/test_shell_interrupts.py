@@ -1,0 +1,22 @@
+"""Ctrl-C reaches the thread that reads lines, and no other."""
+
+import signal
+import threading
+
+from mbctl.shell.interrupts import for_others
+
+
+def _signals_of_a_new_thread() -> set[int]:
+    blocked: list[set[int]] = []
+    thread = threading.Thread(
+        target=lambda: blocked.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    )
+    thread.start()
+    thread.join()
+    return blocked[0]
+
+
+def test_thread_of_the_shell_takes_no_ctrl_c_from_the_one_that_reads_lines() -> None:
+    with for_others():
+        assert signal.SIGINT in _signals_of_a_new_thread()
+    assert signal.SIGINT not in _signals_of_a_new_thread()
