@@ -24,6 +24,20 @@ def for_others() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextmanager
+def remembered() -> Iterator[list[int]]:
+    """Note each Ctrl-C in here instead of raising it.
+
+    Between two lines an event loop is taken down, whose finalizers would swallow it.
+    """
+    presses: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: presses.append(number))
+    try:
+        yield presses
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def sleep(seconds: float) -> None:
     """Wait, and notice a Ctrl-C whenever it came."""
     until = time.monotonic() + seconds

@@ -30,8 +30,8 @@ from mbctl.shell.follower import Beside
 from mbctl.shell.grammar import InvalidCommand, flaw, verb_token
 from mbctl.shell.highlight import LINE_LENGTH_MAX
 from mbctl.shell.history import LineHistory, path_for
-from mbctl.shell.interrupts import for_others
-from mbctl.shell.prompt import make_prompt, screen
+from mbctl.shell.interrupts import for_others, remembered
+from mbctl.shell.prompt import make_prompt, screen, was_given_up
 from mbctl.shell.session import Session
 from mbctl.shell.toolbar import Toolbar
 from mbctl.shell.verbs import find_verb
@@ -139,7 +139,11 @@ class Repl:
         try:
             self._look_after_subscriber()
             self._watch.refresh()
-            return self._run_block(self._prompt.prompt())
+            with remembered() as presses:
+                typed = self._prompt.prompt(pre_run=presses.clear)
+            if not presses and not was_given_up(self._prompt.input):
+                return self._run_block(typed)
+            self._output.note("given up before it began")
         except KeyboardInterrupt:
             if not self._prompt.default_buffer.text:
                 self._output.note("Ctrl-D leaves the shell")

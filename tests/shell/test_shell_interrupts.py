@@ -3,7 +3,9 @@
 import signal
 import threading
 
-from mbctl.shell.interrupts import for_others
+import pytest
+
+from mbctl.shell.interrupts import for_others, remembered
 
 
 def _signals_of_a_new_thread() -> set[int]:
@@ -20,3 +22,11 @@ def test_thread_of_the_shell_takes_no_ctrl_c_from_the_one_that_reads_lines() -> 
     with for_others():
         assert signal.SIGINT in _signals_of_a_new_thread()
     assert signal.SIGINT not in _signals_of_a_new_thread()
+
+
+def test_ctrl_c_that_is_remembered_is_not_raised() -> None:
+    with remembered() as presses:
+        signal.raise_signal(signal.SIGINT)
+    assert presses == [signal.SIGINT]
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
