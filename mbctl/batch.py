@@ -17,7 +17,8 @@ seventy times their bytes, are looked at one at a time.
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
+from itertools import groupby, repeat
+from operator import is_
 from typing import TypeVar
 
 import msgspec
@@ -31,6 +32,7 @@ Headers = dict[str, str]
 _PLAIN = 0x91
 _FULL = 0x93
 _NIL = b"\xc0"
+_NOTHING = msgspec.Raw(_NIL)
 # The largest a payload can grow by being packed: its bin32 head.
 _HEAD_BYTES = 5
 # The largest a batch is without its messages: its own head and those of three columns.
@@ -45,12 +47,36 @@ class Columns(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     headers: list[Headers | None] | None = None
 
 
+class ReadColumns(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """A batch as its reader gets it: header sets, which take the longest, not yet looked into."""
+
+    payloads: list[bytes]
+    keys: list[bytes | None] | None = None
+    headers: msgspec.Raw = _NOTHING
+
+    def own(self) -> None:
+        """Copy what lies in the memory that this was decoded from."""
+        self.headers = self.headers.copy() if len(self.headers) > 1 else _NOTHING
+
+    def header_sets(self) -> list[Headers | None] | None:
+        """One for each message; None if none has any.
+
+        Raises:
+            InvalidArgument: they cannot be read, or are not as many.
+        """
+        sets: list[Headers | None] | None
+        sets = _read(_header_column_decoder, memoryview(self.headers))
+        if sets is not None and len(sets) != len(self.payloads):
+            raise InvalidArgument(reason="the batch has columns of different lengths")
+        return sets
+
+
 class _RawColumns(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """A batch taken apart into columns, the optional ones not yet looked into."""
 
     payloads: list[bytes]
-    keys: msgspec.Raw = msgspec.Raw(_NIL)
-    headers: msgspec.Raw = msgspec.Raw(_NIL)
+    keys: msgspec.Raw = _NOTHING
+    headers: msgspec.Raw = _NOTHING
 
 
 class _ViewColumns(_RawColumns):
@@ -66,11 +92,14 @@ _LARGE_BYTES = 4096
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Columns)
+_read_columns_decoder = msgspec.msgpack.Decoder(ReadColumns)
 _raw_columns_decoder = msgspec.msgpack.Decoder(_RawColumns)
 _view_columns_decoder = msgspec.msgpack.Decoder(_ViewColumns)
 _keys_decoder = msgspec.msgpack.Decoder(list[bytes | None])
+_raw_decoder = msgspec.msgpack.Decoder(msgspec.Raw)
 _raws_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _header_sets_decoder = msgspec.msgpack.Decoder(list[Headers | None])
+_header_column_decoder = msgspec.msgpack.Decoder(list[Headers | None] | None)
 _headers_decoder = msgspec.msgpack.Decoder(Headers)
 
 T = TypeVar("T")
@@ -102,12 +131,34 @@ def _columns(
 ) -> tuple[object, ...]:
     assert keys is None or len(keys) == len(payloads)
     assert headers is None or len(headers) == len(payloads)
+    if headers and _is_one(headers):
+        packed = _encoder.encode(headers[0]) * len(headers)
+        return payloads, keys, msgspec.Raw(array_head(len(headers)) + packed)
     return (payloads,) if keys is None and headers is None else (payloads, keys, headers)
+
+
+def _is_one(headers: Sequence[Headers | None]) -> bool:
+    """Whether all of them are the same object, as where one set goes with every message."""
+    return all(map(is_, headers, repeat(headers[0])))
+
+
+def array_head(count: int) -> bytes:
+    """What an array of so many elements begins with."""
+    if count < 16:
+        return bytes([0x90 | count])
+    if count < 65_536:
+        return b"\xdc" + count.to_bytes(2, "big")
+    return b"\xdd" + count.to_bytes(4, "big")
 
 
 def decode(batch: Buffer) -> Columns:
     """The columns of a batch that was validated before."""
     return _decoder.decode(batch)
+
+
+def read(batch: Buffer) -> ReadColumns:
+    """A batch as its reader gets it, who may not be the first to look at it."""
+    return _read_columns_decoder.decode(batch)
 
 
 def validate(batch: Buffer, limits: Limits = LIMITS) -> int:
@@ -154,13 +205,13 @@ def _validate_headers(column: memoryview, count: int, limits: Limits) -> None:
     if column == _NIL:
         return
     _check_length(column, count)
-    raws = _read(_raws_decoder, column)
-    size = len(raws[0])
-    if size <= limits.headers_bytes and bytes(raws[0]) * count == column[-size * count :]:
-        # All alike, as often: one tells of all.
-        raws = raws[:1]
-    elif _are_as_encoded(column, raws, limits):
-        return
+    alike = _one_of_all(column, count, limits)
+    if alike is None:
+        raws = _read(_raws_decoder, column)
+        if _are_as_encoded(column, raws, limits):
+            return
+    else:
+        raws = [alike]
     for packed in raws:
         raw = memoryview(packed)
         if raw == _NIL:
@@ -173,6 +224,22 @@ def _validate_headers(column: memoryview, count: int, limits: Limits) -> None:
         # With the heads of its texts a set is larger than without them.
         if len(raw) > limits.headers_bytes:
             check_headers(headers, limits)
+
+
+def _one_of_all(column: memoryview, count: int, limits: Limits) -> msgspec.Raw | None:
+    """One header set, if all are packed alike; what it is is not known yet."""
+    head = len(array_head(count))
+    size, rest = divmod(len(column) - head, count)
+    if rest or not 0 < size <= limits.headers_bytes:
+        return None
+    one = bytes(column[head : head + size])
+    if one * count != column[head:]:
+        return None
+    try:
+        return _raw_decoder.decode(one)
+    except msgspec.DecodeError:
+        # Alike are then only the bytes, by chance.
+        return None
 
 
 def _are_as_encoded(column: memoryview, raws: Sequence[msgspec.Raw], limits: Limits) -> bool:

@@ -434,3 +434,41 @@ def test_largest_batch_is_cut_into_parts_that_fit_and_lose_nothing() -> None:
         seen += batches.decode(part).payloads
         first = end
     assert seen == numbers
+
+
+# --- read -------------------------------------------------------------------------------------
+
+
+def test_header_sets_outlive_the_memory_that_they_came_in() -> None:
+    memory = bytearray(batches.encode([b"one", b"two"], None, [{"type": "new"}, None]))
+    columns = batches.read(memoryview(memory))
+    columns.own()
+    memory[:] = bytes(len(memory))
+    assert columns.header_sets() == [{"type": "new"}, None]
+
+
+@pytest.mark.parametrize("headers", [None, [None, None]])
+def test_a_batch_without_headers_is_read_as_one_of_none(headers: list[None] | None) -> None:
+    memory = bytearray(batches.encode([b"one", b"two"], [b"k", None], headers))
+    columns = batches.read(memoryview(memory))
+    columns.own()
+    memory[:] = bytes(len(memory))
+    assert columns.header_sets() == headers
+
+
+@pytest.mark.parametrize("packed", [b"\x91\xc0", b"\x81\xa1a\xa1b", b"\x92\xc0\x01"])
+def test_headers_that_are_not_one_set_a_message_are_refused_when_looked_at(packed: bytes) -> None:
+    columns = batches.ReadColumns([b"one", b"two"], None, msgspec.Raw(packed))
+    with pytest.raises(InvalidArgument):
+        columns.header_sets()
+
+
+def test_one_set_for_all_is_packed_as_equal_ones_are() -> None:
+    one = {"type": "new", "note": "a b"}
+    for count in (1, 15, 16, 70_000):
+        payloads = [b""] * count
+        alike = batches.encode(payloads, None, [one] * count)
+        assert alike == batches.encode(payloads, None, [dict(one) for _ in range(count)])
+        assert (
+            batches.validate(alike, msgspec.structs.replace(LIMITS, batch_messages=count)) == count
+        )

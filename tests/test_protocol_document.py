@@ -16,7 +16,7 @@ from msgspec import inspect
 
 from mbctl import batch as batches
 from mbctl import errors, model
-from mbctl.batch import Columns
+from mbctl.batch import Columns, ReadColumns
 from mbctl.wire import messages as wire
 from mbctl.wire.frames import frame
 from mbctl.wire.session import ClientSession, Fatal, Rejected, ServerSession
@@ -102,8 +102,8 @@ def written(message: wire.Message) -> bytes:
     return b"".join(map(bytes, buffers))
 
 
-def packed_batch(columns: Columns) -> bytes:
-    return batches.encode(columns.payloads, columns.keys, columns.headers)
+def packed_batch(columns: ReadColumns) -> bytes:
+    return batches.encode(columns.payloads, columns.keys, columns.header_sets())
 
 
 def tags(union: object) -> set[str]:
@@ -384,7 +384,7 @@ def words(type_: inspect.Type) -> str:
         case inspect.RawType():
             return "batch"
         case inspect.StructType():
-            return "batch" if type_.cls is Columns else type_.cls.__name__
+            return "batch" if type_.cls is ReadColumns else type_.cls.__name__
         case inspect.LiteralType():
             return " or ".join(map(json.dumps, type_.values))
         case inspect.UnionType():

@@ -105,6 +105,7 @@ class PulledBatch(Generic[M]):
 
     def _messages(self, piece: Piece) -> Iterator[M]:
         columns = piece.batch
+        sets = columns.header_sets()
         build: Any = self._message_type
         # All columns in step, built at the speed of C.
         return map(
@@ -115,8 +116,8 @@ class PulledBatch(Generic[M]):
             repeat(piece.deliveries),
             repeat(None) if columns.keys is None else columns.keys,
             repeat(_NO_HEADERS)
-            if columns.headers is None
-            else [_NO_HEADERS if headers is None else headers for headers in columns.headers],
+            if sets is None
+            else [_NO_HEADERS if headers is None else headers for headers in sets],
             repeat(self),
         )
 

@@ -40,15 +40,9 @@ class Broker(Publishing, Subscribing, Settling, Redelivering, Restoring):
         """When ``expire`` has something to do next, or None. It may be past."""
         if self._unserved:
             return 0
-        deadlines = (
-            self._agenda.deadlines.lowest(),
-            self._pulls.next_deadline_ns(),
-            self._members.next_deadline_ns(),
-            self._publishers.next_deadline_ns(),
-            self._retention.next_deadline_ns(),
-        )
         nearest = None
-        for when_ns in deadlines:
+        for heap in self._deadlines:
+            when_ns = heap.lowest()
             if when_ns is not None and (nearest is None or when_ns < nearest):
                 nearest = when_ns
         return nearest

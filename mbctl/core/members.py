@@ -35,7 +35,8 @@ class Members:
         self._known: dict[bytes, Member] = {}
         # Those whose connection is gone and that have ephemeral subscriptions.
         self._gone: dict[bytes, Member] = {}
-        self._deadlines: Heap[Member] = Heap()
+        self.deadlines: Heap[Member] = Heap()
+        """When ``pop_due`` has each of those who are gone."""
 
     def get(self, member_id: bytes) -> Member | None:
         """The connected process of that id."""
@@ -47,7 +48,7 @@ class Members:
         member = Member(member_id, subscriber, durable=durable)
         gone = self._gone.pop(member_id, None)
         if gone is not None:
-            self._deadlines.remove(gone)
+            self.deadlines.remove(gone)
             member.ephemeral = gone.ephemeral
         self._known[member_id] = member
         return member
@@ -59,7 +60,7 @@ class Members:
         del self._known[member.id]
         if member.ephemeral:
             self._gone[member.id] = member
-            self._deadlines.set(member, now_ns + self._idle_ns)
+            self.deadlines.set(member, now_ns + self._idle_ns)
 
     def forget(self, subscription: "Subscription") -> None:
         """Let an ephemeral subscription that ended be nobody's."""
@@ -69,13 +70,9 @@ class Members:
         if owner is not None:
             owner.ephemeral.pop(subscription, None)
 
-    def next_deadline_ns(self) -> int | None:
-        """When ``pop_due`` has the next, or None."""
-        return self._deadlines.lowest()
-
     def pop_due(self, now_ns: int) -> Member | None:
         """Forget and return a process that did not come back in time, if there is one."""
-        member = self._deadlines.pop_through(now_ns)
+        member = self.deadlines.pop_through(now_ns)
         if member is not None:
             del self._gone[member.id]
         return member
@@ -83,11 +80,11 @@ class Members:
     def check(self) -> None:
         """Assert that those who are gone have a deadline, and that nothing is theirs."""
         assert not set(self._known) & set(self._gone)
-        assert len(self._deadlines) == len(self._gone)
+        assert len(self.deadlines) == len(self._gone)
         for member in self._gone.values():
-            assert member in self._deadlines
+            assert member in self.deadlines
             assert not member.leases
             assert not member.pulls
         for member in (*self._known.values(), *self._gone.values()):
             assert all(subscription.owner_id == member.id for subscription in member.ephemeral)
-        self._deadlines.check()
+        self.deadlines.check()

@@ -1,7 +1,10 @@
 """What the verbs of the broker share: its state, and how a subscription is found and ended."""
 
+from typing import Any
+
 from mbctl.core.changes import Untaken
 from mbctl.core.grant import Wake
+from mbctl.core.heap import Heap
 from mbctl.core.leases import Agenda
 from mbctl.core.members import Members
 from mbctl.core.publisher import Publishers
@@ -26,6 +29,14 @@ class Parts:
         self._agenda = Agenda()
         self._retention = Retention()
         self._untaken = Untaken(self._agenda, self._retention)
+        # Of all that time brings.
+        self._deadlines: tuple[Heap[Any], ...] = (
+            self._agenda.deadlines,
+            self._pulls.deadlines,
+            self._members.deadlines,
+            self._publishers.deadlines,
+            self._retention.looks,
+        )
         # Who may be granted something and is served with the next deadline.
         self._unserved: dict[Subscription, None] = {}
 

@@ -51,7 +51,8 @@ class PublisherSession:
         self.highest = 0
         """The highest sequence number seen."""
         self.used_ns = now_ns
-        self._answers: dict[int, Receipt | Refused] = {}
+        # Of a plain dict, to find the first after many have gone is to pass over all of them.
+        self._answers: OrderedDict[int, Receipt | Refused] = OrderedDict()
 
     def earlier_answer(self, sequence: int) -> Receipt | None:
         """The receipt given to ``sequence`` before, or None if it is new.
@@ -76,7 +77,7 @@ class PublisherSession:
         else:
             self._answers[sequence] = answer
         if len(self._answers) > self.window:
-            del self._answers[next(iter(self._answers))]
+            self._answers.popitem(last=False)
 
     def check(self) -> None:
         """Assert that the window is bounded and below the highest number."""
@@ -91,7 +92,8 @@ class Publishers:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._sessions: dict[bytes, PublisherSession] = {}
-        self._deadlines: Heap[PublisherSession] = Heap()
+        self.deadlines: Heap[PublisherSession] = Heap()
+        """When ``expire`` is to look at each session."""
         # Those that had sent nothing when they began, the oldest first.
         self._unused: OrderedDict[bytes, PublisherSession] = OrderedDict()
 
@@ -110,7 +112,7 @@ class Publishers:
                 self._forget_unused()
             session = PublisherSession(session_id, self._limits.sends_in_flight, now_ns)
             self._sessions[session_id] = session
-            self._deadlines.set(session, now_ns + self._idle_ns)
+            self.deadlines.set(session, now_ns + self._idle_ns)
             self._unused[session_id] = session
         session.used_ns = now_ns
         return session
@@ -124,7 +126,7 @@ class Publishers:
             session_id, session = self._unused.popitem(last=False)
             if session.highest == 0 and self._sessions.get(session_id) is session:
                 del self._sessions[session_id]
-                self._deadlines.remove(session)
+                self.deadlines.remove(session)
                 return
         raise LimitExceeded(what="publisher sessions", limit=self._limits.sessions)
 
@@ -141,7 +143,7 @@ class Publishers:
             session.remember(sequence, receipt)
         assert session_id not in self._sessions
         self._sessions[session_id] = session
-        self._deadlines.set(session, now_ns + self._idle_ns)
+        self.deadlines.set(session, now_ns + self._idle_ns)
 
     def check_age(self, sequence: int, age_ns: int) -> None:
         """Refuse a retry that comes too long after its first attempt."""
@@ -152,28 +154,24 @@ class Publishers:
     def _idle_ns(self) -> int:
         return self._limits.session_idle_s * NS_PER_S + _SESSION_GRACE_NS
 
-    def next_deadline_ns(self) -> int | None:
-        """When ``expire`` has something to look at, or None."""
-        return self._deadlines.lowest()
-
     def expire(self, now_ns: int) -> None:
         """Forget the sessions that were idle for too long."""
-        while (session := self._deadlines.pop_through(now_ns)) is not None:
+        while (session := self.deadlines.pop_through(now_ns)) is not None:
             # Using a session does not move its deadline; it shows here whether that is true.
             forget_ns = session.used_ns + self._idle_ns
             if forget_ns <= now_ns:
                 del self._sessions[session.id]
                 self._unused.pop(session.id, None)
             else:
-                self._deadlines.set(session, forget_ns)
+                self.deadlines.set(session, forget_ns)
 
     def check(self) -> None:
         """Assert that the sessions are bounded and that each has a deadline."""
-        assert len(self._deadlines) == len(self._sessions) <= self._limits.sessions
+        assert len(self.deadlines) == len(self._sessions) <= self._limits.sessions
         for session in self._sessions.values():
             session.check()
-            assert session in self._deadlines
-        self._deadlines.check()
+            assert session in self.deadlines
+        self.deadlines.check()
 
 
 def _short(details: dict[str, Detail]) -> dict[str, Detail]:

@@ -42,7 +42,8 @@ class Pulls:
 
     def __init__(self) -> None:
         self._by_token: dict[Hashable, WaitingPull] = {}
-        self._deadlines: Heap[WaitingPull] = Heap()
+        self.deadlines: Heap[WaitingPull] = Heap()
+        """When ``expire`` is to answer each pull."""
 
     def pull(self, pull: WaitingPull, *, wait_ns: int, now_ns: int) -> Grant | None:
         """Grant what there is; or, if that is nothing, let ``pull`` wait and return None."""
@@ -53,7 +54,7 @@ class Pulls:
             return grant
         assert pull.token not in self._by_token
         self._by_token[pull.token] = pull
-        self._deadlines.set(pull, now_ns + wait_ns)
+        self.deadlines.set(pull, now_ns + wait_ns)
         pull.member.pulls[pull] = None
         subscription.pulls[pull] = None
         subscription.topic.waiting[subscription] = None
@@ -84,21 +85,17 @@ class Pulls:
             wakes.append(Wake(pull.token, refusal or _grant_of(pull.subscription, 0, [])))
         return wakes
 
-    def next_deadline_ns(self) -> int | None:
-        """When ``expire`` has something to do next, or None."""
-        return self._deadlines.lowest()
-
     def expire(self, now_ns: int) -> list[Wake]:
         """Answer the pulls that have waited long enough, with nothing."""
         wakes: list[Wake] = []
-        while (pull := self._deadlines.pop_through(now_ns)) is not None:
+        while (pull := self.deadlines.pop_through(now_ns)) is not None:
             wakes += self.end([pull])
         return wakes
 
     def _remove(self, pull: WaitingPull) -> None:
         subscription = pull.subscription
         del self._by_token[pull.token]
-        self._deadlines.remove(pull)
+        self.deadlines.remove(pull)
         del pull.member.pulls[pull]
         del subscription.pulls[pull]
         if not subscription.pulls:
@@ -107,13 +104,13 @@ class Pulls:
     def check(self, subscriptions: "list[Subscription]") -> None:
         """Assert that the pulls of all ``subscriptions`` are these, each in all its places."""
         waiting = [pull for subscription in subscriptions for pull in subscription.pulls]
-        assert len(waiting) == len(self._by_token) == len(self._deadlines)
+        assert len(waiting) == len(self._by_token) == len(self.deadlines)
         for pull in waiting:
             assert self._by_token[pull.token] is pull
-            assert pull in self._deadlines
+            assert pull in self.deadlines
             assert pull in pull.member.pulls
             assert pull.subscription in pull.subscription.topic.waiting
-        self._deadlines.check()
+        self.deadlines.check()
 
 
 def _grant(pull: WaitingPull, now_ns: int) -> Grant:

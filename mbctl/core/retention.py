@@ -31,7 +31,8 @@ class Retention:
     """What is given up and not stored yet, and when to look for more."""
 
     def __init__(self) -> None:
-        self._looks: Heap[Topic] = Heap()
+        self.looks: Heap[Topic] = Heap()
+        """When ``expire`` is to look at each topic."""
         # What was given up of each topic since it was taken last, in order.
         self._trimmed: list[Trimmed] = []
         self._last: dict[Topic, int] = {}
@@ -65,7 +66,7 @@ class Retention:
 
     def forget(self, topic: Topic) -> None:
         """Look for nothing any more in a topic that is deleted."""
-        self._looks.remove(topic)
+        self.looks.remove(topic)
         self._retaining.pop(topic, None)
         self._aging.discard(topic)
 
@@ -91,7 +92,7 @@ class Retention:
         ):
             # How old it is shows when it is looked at; what is unread may have longer to wait.
             self._aging.add(topic)
-            self._looks.set(topic, _next_look(topic, 0))
+            self.looks.set(topic, _next_look(topic, 0))
 
     def give_up_retained(self) -> bool:
         """Give up all that is only retained, of every topic; whether there was any."""
@@ -133,23 +134,19 @@ class Retention:
 
     def watch(self, topic: Topic, now_ns: int, wall_ns: int) -> None:
         """Have a topic that got its first message looked at when that is too old."""
-        if topic.settings.max_age is not None and topic not in self._looks:
-            self._looks.set(topic, _next_look(topic, now_ns + _wait_ns(topic, wall_ns)))
+        if topic.settings.max_age is not None and topic not in self.looks:
+            self.looks.set(topic, _next_look(topic, now_ns + _wait_ns(topic, wall_ns)))
 
     def watch_restored(self, topic: Topic) -> None:
         """Have a topic looked at soon: it may have grown old while nobody looked."""
         settings = topic.settings
         if len(topic.index) and (settings.max_age is not None or settings.retain_age is not None):
-            self._looks.set(topic, 0)
-
-    def next_deadline_ns(self) -> int | None:
-        """When ``expire`` has something to look at, or None."""
-        return self._looks.lowest()
+            self.looks.set(topic, 0)
 
     def expire(self, now_ns: int, wall_ns: int) -> list[Topic]:
         """Give up what is too old; the topics of which that may have been unread."""
         expired = []
-        while (topic := self._looks.pop_through(now_ns)) is not None:
+        while (topic := self.looks.pop_through(now_ns)) is not None:
             topic.looked_ns = now_ns
             if self._expire_unread(topic, wall_ns):
                 expired.append(topic)
@@ -157,7 +154,7 @@ class Retention:
             if topic.settings.retain_age is None or not _has_read_batch(topic):
                 self._aging.discard(topic)
             if _is_watched(topic):
-                self._looks.set(topic, _next_look(topic, now_ns + _wait_ns(topic, wall_ns)))
+                self.looks.set(topic, _next_look(topic, now_ns + _wait_ns(topic, wall_ns)))
         return expired
 
     def _expire_unread(self, topic: Topic, wall_ns: int) -> bool:
@@ -178,14 +175,14 @@ class Retention:
         """Assert that every topic that has messages which grow too old is looked at."""
         for topic in topics:
             if len(topic.index) and topic.settings.max_age is not None:
-                assert topic in self._looks
+                assert topic in self.looks
             settings = topic.settings
             if settings.retain_bytes is None and settings.retain_age is None:
                 assert topic not in self._retaining
         assert set(self._retaining) <= set(topics)
         assert self._aging <= set(topics)
-        assert len(self._looks) == sum(topic in self._looks for topic in topics)
-        self._looks.check()
+        assert len(self.looks) == sum(topic in self.looks for topic in topics)
+        self.looks.check()
 
 
 def _ns(seconds: float) -> int:

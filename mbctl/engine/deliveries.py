@@ -206,9 +206,12 @@ class Deliveries:
 
     def _answer_with_messages(self, grant: Grant, pull: _Pull, bodies: list[Buffer]) -> None:
         pieces, over = self._cuts.pieces(grant.pieces, bodies, pull.max_bytes)
-        self.messages += sum(piece.next - piece.first for piece in grant.pieces)
-        self.messages -= sum(next_offset - first for first, next_offset in over)
-        self.bytes += sum(memoryview(piece[3]).nbytes for piece in pieces)
+        for granted in grant.pieces:
+            self.messages += granted.next - granted.first
+        for first, next_offset in over:
+            self.messages -= next_offset - first
+        for _, _, _, body in pieces:
+            self.bytes += memoryview(body).nbytes
         pull.done(Pulled(grant.topic_id, grant.skipped, pieces))
         if over:
             # The mean message size promised more than fits: the rest goes back, unseen.

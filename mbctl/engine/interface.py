@@ -82,10 +82,10 @@ class Runtime(Protocol):
     def wall_ns(self) -> int:
         """Nanoseconds since 1970, UTC."""
 
-    def call_soon(self, call: Callable[[], None]) -> None:
+    def call_soon(self, call: Callable[[], None], /) -> object:
         """Call once what this turn of the loop brought in has been handled."""
 
-    def call_soon_threadsafe(self, call: Callable[[], None]) -> None:
+    def call_soon_threadsafe(self, call: Callable[[], None], /) -> object:
         """As ``call_soon``, from any thread; it wakes the loop."""
 
     def call_at(self, when_ns: int, call: Callable[[], None]) -> Timer:

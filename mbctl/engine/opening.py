@@ -5,10 +5,9 @@ from pathlib import Path
 
 import msgspec
 
+from mbctl import files
 from mbctl.engine.interface import Runtime
 from mbctl.engine.local import LocalEngine
-from mbctl.files import Directory, Disk
-from mbctl.journal.disk import JournalOptions, open_journal
 from mbctl.journal.memory import MemoryJournal
 from mbctl.journal.records import Journal, Recovered
 from mbctl.model import LIMITS, Limits
@@ -52,6 +51,9 @@ def open_storage(options: StorageOptions, runtime: Runtime, notice: Notice) -> S
     if options.directory is None:
         assert options.max_bytes is not None
         return Storage(MemoryJournal(options.max_bytes), None)
+    # Where nothing is stored on a disk, a server starts without all that.
+    from mbctl.journal.disk import JournalOptions, open_journal
+
     # What is not said is the journal's to choose.
     sizes = {
         name: value
@@ -59,7 +61,7 @@ def open_storage(options: StorageOptions, runtime: Runtime, notice: Notice) -> S
         if (value := getattr(options, name)) is not None
     }
     journal, recovered = open_journal(
-        Directory(Disk(), options.directory),
+        files.Directory(files.Disk(), options.directory),
         runtime,
         JournalOptions(
             durability=options.sync,

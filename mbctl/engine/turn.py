@@ -64,6 +64,8 @@ class Turns:
         self._journal = journal
         self._runtime = runtime
         self._on_committed = on_committed
+        # Where a commit costs nothing, waiting would only add to the work of the next send.
+        self._is_free = journal.durability == "memory"
         self._is_due = False
         self._is_over = False
         self._is_failed = False
@@ -101,7 +103,9 @@ class Turns:
 
     def end_in_a_while(self) -> None:
         """End the turn a little later, unless it ends before that for another reason."""
-        if not self._is_due and not self._is_over and self._timer is None:
+        if self._is_free:
+            self.end_soon()
+        elif not self._is_due and not self._is_over and self._timer is None:
             when_ns = self._runtime.now_ns() + _CARRIED_NS
             self._timer = self._runtime.call_at(when_ns, self.end)
 

@@ -7,10 +7,10 @@ import errno
 from contextlib import suppress
 
 import msgspec
-from crc32c import crc32c
 
 from mbctl.batch import Buffer
 from mbctl.files import Directory, File, is_full
+from mbctl.journal.checksum import crc32c
 from mbctl.journal.footer import SegmentIndex
 from mbctl.journal.format import (
     BATCH,

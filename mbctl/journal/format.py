@@ -9,10 +9,10 @@ import struct
 from typing import Final
 
 import msgspec
-from crc32c import crc32c
 
 from mbctl.batch import Buffer
 from mbctl.errors import NewerFormat
+from mbctl.journal.checksum import crc32c
 from mbctl.journal.records import NO_SESSION, Record
 
 FORMAT_VERSION: Final = 1

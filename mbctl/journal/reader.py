@@ -9,10 +9,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from crc32c import crc32c
-
 from mbctl.batch import Buffer
 from mbctl.files import Directory, File
+from mbctl.journal.checksum import crc32c
 from mbctl.journal.format import (
     BATCH,
     BOTH,

@@ -5,9 +5,9 @@ durable. The marks can: every record says up to where all was durable when it wa
 """
 
 import msgspec
-from crc32c import crc32c
 
 from mbctl.files import File
+from mbctl.journal.checksum import crc32c
 from mbctl.journal.footer import SegmentIndex
 from mbctl.journal.format import (
     BATCH,

@@ -10,10 +10,9 @@ process that made it and by no other: a later one seals what it finds.
 
 from contextlib import suppress
 
-from crc32c import crc32c
-
 from mbctl.errors import StorageCorrupt
 from mbctl.files import Directory, File
+from mbctl.journal.checksum import crc32c
 from mbctl.journal.footer import SegmentIndex, decode_footer
 from mbctl.journal.format import (
     FOOTER,

@@ -7,10 +7,10 @@ that a full disk cannot keep a snapshot from being taken, and space from being f
 from contextlib import suppress
 
 import msgspec
-from crc32c import crc32c
 
 from mbctl.errors import StorageCorrupt
 from mbctl.files import Directory, File, is_full
+from mbctl.journal.checksum import crc32c
 from mbctl.journal.format import (
     SNAPSHOT_HEAD_BYTES,
     pack_snapshot_head,

@@ -30,7 +30,7 @@ class Loop(Protocol):
     def call_at(self, when_ns: int, call: Callable[[], None]) -> Timer:
         """Call when ``now_ns()`` has reached ``when_ns``."""
 
-    def call_soon_threadsafe(self, call: Callable[[], None]) -> None:
+    def call_soon_threadsafe(self, call: Callable[[], None], /) -> object:
         """Call in the loop; may be used from any thread."""
 
 

@@ -8,10 +8,10 @@ tells what was in the records that are not.
 from collections.abc import Iterator
 
 import msgspec
-from crc32c import crc32c
 
 from mbctl import batch as batches
 from mbctl.files import File
+from mbctl.journal.checksum import crc32c
 from mbctl.journal.footer import SegmentIndex, decode_footer
 from mbctl.journal.format import (
     BATCH,

@@ -25,7 +25,7 @@ from mbctl.errors import (
     ProtocolError,
     ServerStopping,
 )
-from mbctl.model import KIB, MIB, NS_PER_S, Receipt
+from mbctl.model import MIB, NS_PER_S, Receipt
 from mbctl.server import log
 from mbctl.server.partial import FRAME_SHORT
 from mbctl.server.verbs import VERBS
@@ -44,9 +44,6 @@ _PullAnswer = Pulled | MbctlError
 _OUTPUT_HIGH = MIB
 # Who has sent this much is read on when it is its turn: a loop may read thirty times.
 _READ_MUCH = MIB
-# Who sends or is answered this much works on it for longer than it is worth to look for what
-# comes next; and looking would take the core from it.
-_FEW_BYTES = 16 * KIB
 # The least time for the rest of a frame once a connection is read from again.
 _GRACE_NS = NS_PER_S
 # How long a connection that the server ends may stay, for the peer to see why: with nothing
@@ -88,8 +85,6 @@ class Connection(asyncio.BufferedProtocol):
         """Whether there was one since it was seen last that there is none."""
         self._receives = False
         """Whether what comes is the rest of a large frame, and goes where that is."""
-        self._came_bytes = 0
-        """How much came last."""
         self._read_bytes = 0
         self.has_read_much = False
         """Whether it is not read from because it has sent much in this turn."""
@@ -140,7 +135,6 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Take what came and act on it, as far as this connection may."""
         self.server.alert.came()
-        self._came_bytes = nbytes
         if self._is_closing:
             return
         if self._receives:
@@ -156,9 +150,10 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self.server.turns.let_pass()
         self.proceed()
-        if self._wire.buffered:
+        if self.buffered:
             self._wire.keep()
             self.server.partial.bound(self)
+        self.server.alert.expect(nbytes)
 
     def pause_writing(self) -> None:
         """Not all that was written could be sent."""
@@ -377,8 +372,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is None or not self._out:
             return
         out, was_full = self._out, self._out_bytes > _OUTPUT_HIGH
-        if self._out_bytes < _FEW_BYTES and self._came_bytes < _FEW_BYTES:
-            self.server.alert.expect()
+        self.server.alert.expect(self._out_bytes)
         self._drop_output()
         self._transport.writelines(cast("list[bytes]", out))
         if self._is_unsent:

@@ -33,6 +33,8 @@ _LINGERING_SHARE = 4
 class Server:
     """Listens, and holds what is counted over all connections."""
 
+    now_ns = staticmethod(time.monotonic_ns)
+
     def __init__(self, engine: Engine, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
         self.engine = engine
         self.limits = limits
@@ -64,10 +66,6 @@ class Server:
         self._empty = asyncio.Event()
         self._started_ns = self.now_ns()
         self._started = time.time_ns()
-
-    def now_ns(self) -> int:
-        """Monotonic nanoseconds."""
-        return time.monotonic_ns()
 
     async def start(self, host: str, port: int) -> None:
         """Listen on ``host``; port 0 takes a free one. ``address`` tells which.

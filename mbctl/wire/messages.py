@@ -11,7 +11,7 @@ from typing import Annotated
 
 import msgspec
 
-from mbctl.batch import Buffer, Columns
+from mbctl.batch import Buffer, ReadColumns, array_head
 from mbctl.errors import Detail, MbctlError
 from mbctl.model import (
     LIMITS,
@@ -333,7 +333,7 @@ class Piece(msgspec.Struct, array_like=True):
     first: int
     timestamp: int
     deliveries: int
-    batch: Columns
+    batch: ReadColumns
 
 
 class Pulled(Message, tag="pulled"):
@@ -475,7 +475,7 @@ def encode_pulled(
 
     ``pieces`` are ``(first, timestamp, deliveries, batch)``.
     """
-    head = _encoder.encode(_PulledHead(id, topic_id, skipped, _NOTHING)) + _array_head(len(pieces))
+    head = _encoder.encode(_PulledHead(id, topic_id, skipped, _NOTHING)) + array_head(len(pieces))
     buffers: list[Buffer] = [b"", head]
     size = len(head)
     for first, timestamp, deliveries, batch in pieces:
@@ -485,11 +485,3 @@ def encode_pulled(
         size += len(piece_head) + memoryview(batch).nbytes
     buffers[0] = HEAD.pack(size)
     return buffers
-
-
-def _array_head(count: int) -> bytes:
-    if count < 16:
-        return bytes([0x90 | count])
-    if count < 65_536:
-        return b"\xdc" + count.to_bytes(2, "big")
-    return b"\xdd" + count.to_bytes(4, "big")

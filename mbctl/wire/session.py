@@ -35,6 +35,7 @@ from mbctl.wire.messages import (
     Hello,
     Message,
     OpenRequest,
+    Pulled,
     Reply,
     Request,
     RequestId,
@@ -216,6 +217,9 @@ class ClientSession(Session[Reply]):
         event = super()._decode(content)
         if isinstance(event, Error) and event.id == 0:
             return self._fatal(from_wire(event.code, event.details))
+        if isinstance(event, Pulled):
+            for piece in event.pieces:
+                piece.batch.own()
         return event
 
     def _opening(self, event: Reply | Rejected) -> Reply | Fatal:

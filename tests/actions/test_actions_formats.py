@@ -17,7 +17,7 @@ NS = 1_767_323_045_678_000_000
 
 def message(payload: bytes = b"hi", key: bytes | None = b"k1") -> Any:
     """A message as a peek brings it."""
-    batch = batches.Columns([payload], [key], [{"type": "new", "note": "a b"}])
+    batch = batches.read(batches.encode([payload], [key], [{"type": "new", "note": "a b"}]))
     piece = Piece(first=7, timestamp=NS, deliveries=2, batch=batch)
     (only,) = Peeked("orders", Pulled(0, 1, 0, [piece]))
     return only

@@ -26,7 +26,7 @@ def batch_of(
     deliveries: int = 1,
 ) -> Batch:
     """A batch as the server would have answered it. Nothing here settles it."""
-    columns = batches.Columns(payloads, keys, headers)
+    columns = batches.read(batches.encode(payloads, keys, headers))
     piece = Piece(first=40, timestamp=TIME_NS, deliveries=deliveries, batch=columns)
     pieces = [piece] if payloads else []
     return Batch(None, "orders", Pulled(1, 1, 0, pieces))  # type: ignore[arg-type]

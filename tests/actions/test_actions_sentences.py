@@ -44,7 +44,7 @@ def test_explanation_of_a_topic_without_subscriptions() -> None:
 
 
 def test_messages_that_are_gone_are_told_before_those_that_came() -> None:
-    piece = Piece(5, 0, 1, batches.Columns([b"hi"]))
+    piece = Piece(5, 0, 1, batches.ReadColumns([b"hi"]))
     batch = Batch(None, "orders", Pulled(1, 1, 4, [piece]))  # type: ignore[arg-type]
     out, err = io.StringIO(), io.StringIO()
     show_batch(Output("raw", stdout=out, stderr=err), batch)

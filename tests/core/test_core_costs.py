@@ -314,7 +314,7 @@ class Verbs:
         topic, _ = self.core.create_topic("ages", settings, exist_ok=True, created=0)
         if not topic.messages:
             fill(self.world, 1, "ages")
-        self.core._retention._looks.set(topic, self.world.now)
+        self.core._retention.looks.set(topic, self.world.now)
         return lambda: self.core.expire(self.world.now, self.world.wall)
 
     def peek(self) -> Callable[[], object]:

@@ -131,7 +131,9 @@ def test_shell_transcript_is_typed_and_compared(typist: Typist) -> None:
 
 
 def test_ctrl_c_is_pressed_when_what_is_above_it_has_appeared(typist: Typist) -> None:
-    typist.run(_block("console", "$ (echo one; sleep 60)", "one", "^C", "$ echo $?", "130"))
+    typist.run(
+        _block("console", "$ sh -c 'echo one; exec sleep 60'", "one", "^C", "$ echo $?", "130")
+    )
 
 
 def test_wrong_output_of_a_python_block_is_noticed() -> None:

@@ -158,6 +158,7 @@ class TestJournal(MemoryJournal):
     """
 
     __test__ = False
+    durability = "always"
 
     def __init__(self, max_bytes: int = 64 * MIB) -> None:
         super().__init__(max_bytes)

@@ -2,10 +2,13 @@
 
 import pytest
 from engine_bench import Bench
+from engine_client import Client
+from engine_drivers import LocalDriver, VolatileStore
 
 from mbctl.errors import OutcomeUnknown, ServerStopping, StorageFailed
+from mbctl.journal.memory import MemoryJournal
 from mbctl.journal.records import Acknowledged, SubscriptionDeleted, TopicTrimmed
-from mbctl.model import SubscribeOptions, TopicSettings
+from mbctl.model import MIB, SubscribeOptions, TopicSettings
 
 FAILURE = StorageFailed(path="0000000001.log", reason="input/output error")
 
@@ -31,6 +34,19 @@ def test_an_ack_carried_by_a_pull_forces_no_commit_of_its_own(bench: Bench) -> N
     ]
     bench.driver.advance(1)
     assert bench.journal.commits == commits + 1
+
+
+def test_an_ack_carried_by_a_pull_takes_effect_at_once_where_a_commit_costs_nothing() -> None:
+    driver = LocalDriver(VolatileStore(lambda runtime: MemoryJournal(64 * MIB)))
+    client = Client(driver)
+    client.create_topic("orders")
+    client.reader()
+    client.send(*[b"x"] * 10)
+    client.pull()
+    topic_id = client.topic_ids["orders"]
+    driver.tell("ack_with_pull", b"a", "orders", topic_id, [(0, 10)])
+    driver.runtime.run_turns()
+    assert driver.call("topic", "orders").messages == 0
 
 
 def test_an_ack_carried_by_a_pull_rides_with_the_next_turn_that_ends(bench: Bench) -> None:

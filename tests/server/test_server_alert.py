@@ -11,6 +11,9 @@ import pytest
 from mbctl import patience
 from mbctl.server.alert import Alert
 
+SMALL = 100
+LARGE = 100_000
+
 
 class Rounds:
     """A loop that is gone round by hand, at a time that is set by hand."""
@@ -43,7 +46,7 @@ def alert_on(rounds: Rounds) -> Alert:
 def answers_until_awake(alert: Alert, rounds: Rounds) -> int:
     """How many answers pass until the loop is kept awake after one."""
     for count in range(1, 10_000):
-        alert.expect()
+        alert.expect(SMALL)
         if rounds.due:
             return count
     raise AssertionError("the loop always sleeps")
@@ -64,14 +67,14 @@ def test_loop_is_kept_awake_while_requests_follow_on_answers(rounds: Rounds) -> 
         rounds.go_round(patience._MOST_NS // 2)
         assert len(rounds.due) == 1
         alert.came()
-        alert.expect()
+        alert.expect(SMALL)
 
 
 def test_loop_sleeps_when_the_requests_end(rounds: Rounds) -> None:
     alert = alert_on(rounds)
     answers_until_awake(alert, rounds)
     alert.came()
-    alert.expect()
+    alert.expect(SMALL)
     for _ in range(3):
         rounds.go_round(patience._MOST_NS)
     assert not rounds.due
@@ -83,7 +86,7 @@ def test_a_request_during_long_work_does_not_end_the_looking(rounds: Rounds) -> 
     alert.came()
     rounds.go_round(10 * patience._MOST_NS)
     assert not rounds.due
-    alert.expect()
+    alert.expect(SMALL)
     assert len(rounds.due) == 1
 
 
@@ -92,13 +95,26 @@ def test_loop_sleeps_while_the_answers_come_from_a_thread(rounds: Rounds) -> Non
     alert = Alert(cast(asyncio.AbstractEventLoop, rounds), lambda: is_storing)
     answers_until_awake(alert, rounds)
     alert.came()
-    alert.expect()
+    alert.expect(SMALL)
     is_storing = True
     rounds.go_round(1)
     assert not rounds.due
-    alert.expect()
+    alert.expect(SMALL)
     assert not rounds.due
     # That was no look in vain.
     is_storing = False
-    alert.expect()
+    alert.expect(SMALL)
     assert len(rounds.due) == 1
+
+
+def test_loop_sleeps_where_much_flows_until_a_while_after_that(rounds: Rounds) -> None:
+    alert = alert_on(rounds)
+    answers_until_awake(alert, rounds)
+    alert.came()
+    rounds.go_round(patience._MOST_NS)
+    alert.expect(LARGE)
+    for _ in range(3):
+        alert.expect(SMALL)
+        alert.expect(LARGE)
+    assert not rounds.due
+    assert 2 < answers_until_awake(alert, rounds) < 20

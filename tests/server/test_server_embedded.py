@@ -266,7 +266,7 @@ def test_start_that_fails_is_told_to_the_coroutine() -> None:
 _WITH_FAILING_DISK = """
 import errno, os, sys
 from mbctl import OutcomeUnknown, Publisher, Server, StorageFailed, Subscriber
-from mbctl.engine import opening
+from mbctl import files
 from mbctl.files import Disk
 
 class FailingDisk(Disk):
@@ -277,7 +277,7 @@ class FailingDisk(Disk):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         super().fdatasync(descriptor)
 
-opening.Disk = FailingDisk
+files.Disk = FailingDisk
 server = Server(data=sys.argv[1])
 server.start()
 with Publisher(server.address, timeout=0.5) as publisher:

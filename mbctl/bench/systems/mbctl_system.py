@@ -8,11 +8,15 @@ from mbctl.bench.processes import ServerProcess
 from mbctl.bench.systems.interface import Durability, Publishing, Reading, Settings, System
 from mbctl.client.publisher import Publisher
 from mbctl.client.subscriber import Subscriber
-from mbctl.model import LIMITS
+from mbctl.model import LIMITS, MIB
 
 PULL_MESSAGES = 20_000
 """More than a reply may hold of all but the smallest messages: it is filled by bytes."""
-PULL_BYTES = 1 << 20
+# As measured: a reply of small messages is worked on while it is in the processor's cache, one
+# of large ones is better copied in few pieces.
+_PULL_BYTES = 1 * MIB
+_LARGE_PULL_BYTES = 4 * MIB
+_FEW = 64
 
 _MODES: dict[Durability, str] = {"memory": "--memory", "written": "--sync never", "synced": ""}
 
@@ -39,7 +43,7 @@ class Bench(System):
             else f"batches of {settings.batch} through a pipeline, "
             f"{LIMITS.sends_in_flight} without an answer"
         )
-        pulling = f"pulls of {PULL_BYTES >> 20} MiB, each acknowledging the one before"
+        pulling = f"pulls of {_pull_bytes(settings) // MIB} MiB, each acknowledging the one before"
         return f"{mode}; {sending}; {pulling}"
 
     def start(self, directory: Path, settings: Settings) -> str:
@@ -73,7 +77,7 @@ class Bench(System):
 
     def reading(self, address: str, topic: str, subscriber: str, settings: Settings) -> Reading:
         """A subscriber's end."""
-        return MbctlReading(address, topic, subscriber)
+        return MbctlReading(address, topic, subscriber, settings)
 
     def kill(self) -> None:
         """End the server as a crash does."""
@@ -125,15 +129,16 @@ class MbctlPublishing(Publishing):
 class MbctlReading(Reading):
     """A Subscriber that pulls."""
 
-    def __init__(self, address: str, topic: str, subscriber: str) -> None:
+    def __init__(self, address: str, topic: str, subscriber: str, settings: Settings) -> None:
         self._subscriber = Subscriber(address, name=subscriber, timeout=60.0)
+        self._pull_bytes = _pull_bytes(settings)
         self._topic = topic
 
     def read(self, idle_s: float) -> Iterator[Sequence[bytes]]:
         """The payloads of each pull."""
         pull, topic = self._subscriber.pull, self._topic
         while True:
-            batch = pull(topic, PULL_MESSAGES, PULL_BYTES, idle_s)
+            batch = pull(topic, PULL_MESSAGES, self._pull_bytes, idle_s)
             if not batch:
                 return
             yield batch.payloads
@@ -142,3 +147,8 @@ class MbctlReading(Reading):
         """Acknowledge what was pulled last, and close the connection."""
         with self._subscriber:
             pass
+
+
+def _pull_bytes(settings: Settings) -> int:
+    """How much to pull at a time: where few messages are a batch, they are large."""
+    return _LARGE_PULL_BYTES if 1 < settings.batch <= _FEW else _PULL_BYTES
