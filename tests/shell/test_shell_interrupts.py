@@ -1,0 +1,32 @@
+"""Ctrl-C reaches the thread that reads lines, and no other."""
+
+import signal
+import threading
+
+import pytest
+
+from mbctl.shell.interrupts import for_others, remembered
+
+
+def _signals_of_a_new_thread() -> set[int]:
+    blocked: list[set[int]] = []
+    thread = threading.Thread(
+        target=lambda: blocked.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    )
+    thread.start()
+    thread.join()
+    return blocked[0]
+
+
+def test_thread_of_the_shell_takes_no_ctrl_c_from_the_one_that_reads_lines() -> None:
+    with for_others():
+        assert signal.SIGINT in _signals_of_a_new_thread()
+    assert signal.SIGINT not in _signals_of_a_new_thread()
+
+
+def test_ctrl_c_that_is_remembered_is_not_raised() -> None:
+    with remembered() as presses:
+        signal.raise_signal(signal.SIGINT)
+    assert presses == [signal.SIGINT]
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
