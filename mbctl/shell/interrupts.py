@@ -1,6 +1,8 @@
 """Where Ctrl-C goes while several threads run: always to the one that reads lines."""
 
 import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +10,8 @@ from contextlib import contextmanager
 # A signal that comes just before a wait begins does not end that wait: this is how long it
 # may go unnoticed.
 _SLICE_S = 0.2
+# After this the finalizer that ignored a Ctrl-C has come to its end. Arbitrary.
+_AGAIN_S = 0.01
 
 
 @contextmanager
@@ -36,6 +40,28 @@ def remembered() -> Iterator[list[int]]:
         yield presses
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def repeated() -> Iterator[None]:
+    """Press Ctrl-C again, for the thread that this is in, where a finalizer ignored it."""
+    reader, before = threading.get_ident(), sys.unraisablehook
+
+    def note(ignored: "sys.UnraisableHookArgs") -> None:
+        if issubclass(ignored.exc_type, KeyboardInterrupt):
+            # Not here: what is raised in here is ignored, too.
+            timer = threading.Timer(_AGAIN_S, signal.pthread_kill, (reader, signal.SIGINT))
+            timer.daemon = True
+            with for_others():
+                timer.start()
+        else:
+            before(ignored)
+
+    sys.unraisablehook = note
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def sleep(seconds: float) -> None:

@@ -30,7 +30,7 @@ from mbctl.shell.follower import Beside
 from mbctl.shell.grammar import InvalidCommand, flaw, verb_token
 from mbctl.shell.highlight import LINE_LENGTH_MAX
 from mbctl.shell.history import LineHistory, path_for
-from mbctl.shell.interrupts import for_others, remembered
+from mbctl.shell.interrupts import for_others, remembered, repeated
 from mbctl.shell.prompt import make_prompt, screen, was_given_up
 from mbctl.shell.session import Session
 from mbctl.shell.toolbar import Toolbar
@@ -131,7 +131,7 @@ class Repl:
         goes_on = True
         while goes_on:
             # Ctrl-C may come at any moment, also between two lines or while one is answered.
-            with suppress(KeyboardInterrupt):
+            with suppress(KeyboardInterrupt), repeated():
                 goes_on = self._take_line()
 
     def _take_line(self) -> bool:

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from mbctl.shell.interrupts import for_others, remembered
+from mbctl.shell.interrupts import for_others, remembered, repeated, sleep
 
 
 def _signals_of_a_new_thread() -> set[int]:
@@ -30,3 +30,17 @@ def test_ctrl_c_that_is_remembered_is_not_raised() -> None:
     assert presses == [signal.SIGINT]
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_that_a_finalizer_ignores_is_pressed_again() -> None:
+    class Ignoring:
+        def __del__(self) -> None:
+            raise KeyboardInterrupt
+
+    def wait() -> None:
+        Ignoring()
+        sleep(60)
+
+    with repeated(), pytest.raises(KeyboardInterrupt):
+        wait()
