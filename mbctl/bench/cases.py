@@ -31,6 +31,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     """Its place on the axis of the curve that it is part of."""
     repeat_max: int = 100
     """For what takes long."""
+    warms_up: bool = False
+    """Whether it is done once for nothing before each time that counts."""
 
 
 class Trial(msgspec.Struct, frozen=True):

@@ -26,9 +26,9 @@ from mbctl.model import LIMITS
 
 SUITE = "suite"
 
-_TOUR_SECONDS = 0.8
+_TOUR_SECONDS = 0.7
 _SUITE_SECONDS = 0.5
-_SUITE_SECONDS_MAX = 420.0
+_SUITE_SECONDS_MAX = 720.0
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from mbctl.shell.commands import Kind
-from mbctl.shell.grammar import Piece, pieces, verb_token
+from mbctl.shell.grammar import Piece, Token, pieces, verb_token
 from mbctl.shell.verb import Names, Operand, Option, Verb, normalize
 from mbctl.shell.verbs import find_verb, verbs_of
 
@@ -54,7 +54,7 @@ def complete(kind: Kind, before: str, live: LiveNames) -> list[Candidate]:
         return []
     inner = _inner_line(verb, before, verb_word.end)
     if inner is not None:
-        return complete(kind, inner, live)
+        return complete(kind, inner.text, live)
     place = _place(verb, before, verb_word.end)
     if place is None:
         return []
@@ -64,26 +64,30 @@ def complete(kind: Kind, before: str, live: LiveNames) -> list[Candidate]:
     return _candidates(place, _names(kind, place.names, live))
 
 
-def syntax_for(kind: Kind, text: str, *, full: bool = False) -> str:
-    """The syntax of the verb that the line ``text`` begins with; empty if it has none.
+def syntax_for(kind: Kind, text: str, cursor: int | None = None, *, full: bool = False) -> str:
+    """The syntax of the verb of the line ``text`` that the cursor is at; empty if it has none.
 
-    ``full`` has all options, even where a narrow terminal has no room for them.
+    Without a ``cursor`` it is at the end. ``full`` has all options, even where a narrow
+    terminal has no room for them.
     """
+    cursor = len(text) if cursor is None else cursor
     word = verb_token(text)
     verb = find_verb(word.text) if word else None
     if word is None or verb is None or kind not in verb.kinds:
         return ""
     inner = _inner_line(verb, text, word.end)
-    within = syntax_for(kind, inner, full=full) if inner else ""
+    within = ""
+    if inner is not None and cursor >= inner.start:
+        within = syntax_for(kind, inner.text, cursor - inner.start, full=full)
     return within or (verb.full_syntax if full else verb.syntax)
 
 
-def _inner_line(verb: Verb, line: str, position: int) -> str | None:
+def _inner_line(verb: Verb, line: str, position: int) -> Token | None:
     """The line within the line of a verb whose tail is another verb, as that of watch."""
     tail = verb.tail
     if tail is None or tail.names != "verbs":
         return None
-    messages = [p.token.text for p in pieces(verb, line, position) if p.role == "message"]
+    messages = [p.token for p in pieces(verb, line, position) if p.role == "message"]
     return messages[0] if messages else None
 
 

@@ -15,6 +15,7 @@ import msgspec
 from mbctl.actions.output import Output
 from mbctl.actions.text import counted
 from mbctl.errors import MbctlError, RequestRefused
+from mbctl.shell.interrupts import for_others
 
 if TYPE_CHECKING:
     from mbctl import Subscriber
@@ -60,7 +61,8 @@ class Follower:
         self._noted_at = 0.0
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
-        self._thread.start()
+        with for_others():
+            self._thread.start()
 
     def stop(self) -> bool:
         """Show no more; whether it has ended, which a lost server may delay."""

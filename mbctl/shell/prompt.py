@@ -3,6 +3,7 @@
 Imported only at a terminal: prompt_toolkit is slow to import.
 """
 
+import select
 import sys
 from collections.abc import Callable, Iterable
 
@@ -15,7 +16,9 @@ from prompt_toolkit.filters import Always, completion_is_selected
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import History
 from prompt_toolkit.input import Input
+from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
 from prompt_toolkit.lexers import Lexer
 from prompt_toolkit.output import ColorDepth, Output, create_output
 from prompt_toolkit.styles import Style
@@ -51,7 +54,7 @@ def make_prompt(
     *,
     history: LineHistory,
     names: Callable[[], LiveNames],
-    toolbar: Callable[[str], Toolbar],
+    toolbar: Callable[[str, int], Toolbar],
     color: Colour,
     in_use: Callable[[], str | None] = lambda: None,
     context: tuple[str, str] = ("", ""),
@@ -71,7 +74,7 @@ def make_prompt(
         completer=_VerbCompleter(kind, names),
         complete_while_typing=True,
         reserve_space_for_menu=MENU_ROWS,
-        bottom_toolbar=lambda: _fragments(toolbar(get_app().current_buffer.text)),
+        bottom_toolbar=lambda: _fragments(toolbar),
         key_bindings=_bindings(),
         color_depth=ColorDepth.DEPTH_1_BIT if color == "never" else None,
         include_default_pygments_style=False,
@@ -98,6 +101,20 @@ def screen() -> Output | None:
     prompt_toolkit finds out about a dumb terminal only if it chooses itself.
     """
     return None if sys.stdout.isatty() else create_output(always_prefer_tty=True)
+
+
+def was_given_up(source: Input) -> bool:
+    """Whether Ctrl-C was pressed behind Enter, before the line was taken.
+
+    The terminal hands it over as a key then, which would wait for the next prompt. From now
+    on, as the prompt has given the terminal back, it is a signal.
+    """
+    keys = get_typeahead(source)
+    while select.select([source.fileno()], [], [], 0)[0] and (more := source.read_keys()):
+        keys += more
+    pressed = [number for number, key in enumerate(keys, start=1) if key.key == Keys.ControlC]
+    store_typeahead(source, keys[pressed[-1] :] if pressed else keys)
+    return bool(pressed)
 
 
 class _PromptHistory(History):
@@ -170,7 +187,9 @@ def _bindings() -> KeyBindings:
     return bindings
 
 
-def _fragments(toolbar: Toolbar) -> StyleAndTextTuples:
+def _fragments(toolbar_of: Callable[[str, int], Toolbar]) -> StyleAndTextTuples:
+    buffer = get_app().current_buffer
+    toolbar = toolbar_of(buffer.text, buffer.cursor_position)
     size = get_app().output.get_size()
     # The toolbar is drawn in reverse, so this is a red bar.
     style = "fg:ansired" if toolbar.reachable is False else ""

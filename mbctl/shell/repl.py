@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, TextIO, cast
 
 from prompt_toolkit.application import create_app_session, get_app_session
@@ -30,7 +30,8 @@ from mbctl.shell.follower import Beside
 from mbctl.shell.grammar import InvalidCommand, flaw, verb_token
 from mbctl.shell.highlight import LINE_LENGTH_MAX
 from mbctl.shell.history import LineHistory, path_for
-from mbctl.shell.prompt import make_prompt, screen
+from mbctl.shell.interrupts import for_others, remembered, repeated
+from mbctl.shell.prompt import make_prompt, screen, was_given_up
 from mbctl.shell.session import Session
 from mbctl.shell.toolbar import Toolbar
 from mbctl.shell.verbs import find_verb
@@ -127,18 +128,28 @@ class Repl:
     def run(self) -> None:
         """Read and carry out lines until the user leaves."""
         self._watch.start()
-        while True:
-            # Ctrl-C may come at any moment, also between two lines: all of it is in here.
-            try:
-                self._look_after_subscriber()
-                self._watch.refresh()
-                if not self._run_block(self._prompt.prompt()):
-                    return
-            except KeyboardInterrupt:
-                if not self._prompt.default_buffer.text:
-                    self._output.note("Ctrl-D leaves the shell")
-            except EOFError:
-                return
+        goes_on = True
+        while goes_on:
+            # Ctrl-C may come at any moment, also between two lines or while one is answered.
+            with suppress(KeyboardInterrupt), repeated():
+                goes_on = self._take_line()
+
+    def _take_line(self) -> bool:
+        """Read a line and carry it out; False to leave."""
+        try:
+            self._look_after_subscriber()
+            self._watch.refresh()
+            with remembered() as presses:
+                typed = self._prompt.prompt(pre_run=presses.clear)
+            if not presses and not was_given_up(self._prompt.input):
+                return self._run_block(typed)
+            self._output.note("given up before it began")
+        except KeyboardInterrupt:
+            if not self._prompt.default_buffer.text:
+                self._output.note("Ctrl-D leaves the shell")
+        except EOFError:
+            return False
+        return True
 
     def leave(self) -> None:
         """Close the session and say what stays behind on the server."""
@@ -229,7 +240,8 @@ class Repl:
         wait = command.wait or 0.0 if isinstance(command, c.Pull) else 0.0
         timer = threading.Timer(PATIENCE_S + wait, self._say_what_is_awaited)
         timer.daemon = True
-        timer.start()
+        with for_others():
+            timer.start()
         try:
             yield
         finally:
@@ -244,19 +256,20 @@ class Repl:
         subscriber = self._session.subscriber
         self._watch.subscriber = subscriber.subscriber if subscriber else None
 
-    def _toolbar(self, typed: str) -> Toolbar:
-        advice = self._advice(typed)
-        is_syntax = advice == syntax_for(self._kind, typed)
+    def _toolbar(self, typed: str, cursor: int) -> Toolbar:
+        """The bottom line for a line as it is typed, with the cursor at a character of it."""
+        advice = self._advice(typed, cursor)
+        is_syntax = advice == syntax_for(self._kind, typed, cursor)
         return Toolbar(
             self._options.server,
             self._watch.reachable,
             self._session.label,
             advice,
-            syntax_for(self._kind, typed, full=True) if is_syntax else "",
+            syntax_for(self._kind, typed, cursor, full=True) if is_syntax else "",
             self._facts(),
         )
 
-    def _advice(self, typed: str) -> str:
+    def _advice(self, typed: str, cursor: int) -> str:
         """What is wrong with the line being typed, or else how its verb is written."""
         lines = [line for line in typed.split("\n") if line.strip()]
         if len(lines) > 1:
@@ -265,7 +278,7 @@ class Repl:
         wrong = (
             flaw(self._kind, line, self._session.in_use) if len(line) < LINE_LENGTH_MAX else None
         )
-        return f"! {wrong}" if wrong else syntax_for(self._kind, line)
+        return f"! {wrong}" if wrong else syntax_for(self._kind, line, cursor)
 
     def _facts(self) -> str:
         """Lag and rate, as they were last seen."""
@@ -308,7 +321,8 @@ def _above_prompt(options: ShellOptions, output: Output) -> tuple[StdoutProxy | 
     can_draw = sys.stdin.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
     if not can_draw or isinstance(get_app_session().output, DummyOutput):
         return None, output
-    proxy = StdoutProxy(sleep_between_writes=_DRAW_S, raw=True)
+    with for_others():
+        proxy = StdoutProxy(sleep_between_writes=_DRAW_S, raw=True)
     stdout = cast(TextIO, proxy) if output.terminal else output.stdout
     above = Output(
         options.output,

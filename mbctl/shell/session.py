@@ -19,6 +19,7 @@ from mbctl.shell.confirm import target_of
 from mbctl.shell.follower import Beside
 from mbctl.shell.grammar import nearest, parse
 from mbctl.shell.help import OVERVIEW_COLUMNS, explain, overview
+from mbctl.shell.interrupts import sleep
 from mbctl.shell.publisher import PublisherSide
 from mbctl.shell.subscriber import SubscriberSide
 from mbctl.shell.verbs import find_verb
@@ -226,7 +227,7 @@ class Session:
                 head = f"every {interval:g} s: {text.escape(line)}   {now}   Ctrl-C ends it"
                 self._output.write_text(f"{_CLEAR_SCREEN}{self._output.dim(head)}\n\n")
             self.execute(command)
-            time.sleep(interval)
+            sleep(interval)
 
     def _help(self, name: str | None) -> None:
         verb = find_verb(name) if name else None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mbctl.actions.text import amount, counted, duration, unread
 from mbctl.errors import MbctlError
 from mbctl.shell.completion import LiveNames
+from mbctl.shell.interrupts import for_others
 
 if TYPE_CHECKING:
     from mbctl import Admin
@@ -66,7 +67,8 @@ class ServerWatch:
 
     def start(self) -> None:
         """Begin to look."""
-        self._thread.start()
+        with for_others():
+            self._thread.start()
 
     def refresh(self) -> None:
         """Look again now; returns at once."""

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from semantic_worlds import World
 
+from mbctl.server.runtime import AsyncioRuntime
+
 pytestmark = pytest.mark.point(13)
 
 HOUR_NS = 3600 * 10**9
@@ -20,6 +22,8 @@ def set_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[SetClock]:
 
     def shift(ns: int) -> None:
         monkeypatch.setattr(time, "time_ns", lambda: real() + ns)
+        # The server's has the function itself.
+        monkeypatch.setattr(AsyncioRuntime, "wall_ns", staticmethod(lambda: real() + ns))
 
     yield shift
     monkeypatch.undo()

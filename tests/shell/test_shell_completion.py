@@ -130,3 +130,11 @@ def test_completion_takes_any_text(kind: Kind, before: str) -> None:
     for verb in ("", "send ", "pull ", "subscribe --from "):
         for candidate in complete(kind, verb + before, LIVE):
             assert 0 <= candidate.replaces <= len(verb + before)
+
+
+@pytest.mark.parametrize(
+    ("cursor", "syntax"),
+    [(0, "watch SECONDS VERB..."), (7, "watch SECONDS VERB..."), (8, "topics"), (14, "topics")],
+)
+def test_syntax_is_that_of_the_verb_at_the_cursor(cursor: int, syntax: str) -> None:
+    assert syntax_for("publisher", "watch 5 topics", cursor) == syntax

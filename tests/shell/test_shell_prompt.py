@@ -7,11 +7,12 @@ import pytest
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import PipeInput, create_pipe_input
+from prompt_toolkit.input.typeahead import get_typeahead
 from prompt_toolkit.output import DummyOutput
 
 from mbctl.shell.completion import LiveNames
 from mbctl.shell.history import LineHistory
-from mbctl.shell.prompt import make_prompt
+from mbctl.shell.prompt import make_prompt, was_given_up
 from mbctl.shell.toolbar import Toolbar
 
 LEFT, RIGHT, UP, ENTER, TAB = "\x1b[D", "\x1b[C", "\x1b[A", "\r", "\t"
@@ -33,7 +34,7 @@ def make(keys: PipeInput, tmp_path: Path) -> Make:
             "publisher",
             history=LineHistory(tmp_path / "history"),
             names=lambda: LiveNames(topics={"orders": "", "clicks": ""}),
-            toolbar=lambda typed: Toolbar("127.0.0.1:5555", True, "publisher", typed),
+            toolbar=lambda typed, _cursor: Toolbar("127.0.0.1:5555", True, "publisher", typed),
             color="auto",
             streams=(keys, DummyOutput()),
         )
@@ -132,3 +133,14 @@ def test_control_d_leaves_on_an_empty_line(keys: PipeInput, make: Make) -> None:
 def test_control_d_deletes_within_a_line(keys: PipeInput, make: Make) -> None:
     keys.send_text(f"topicsX{LEFT}{CTRL_D}{ENTER}")
     assert make().prompt() == "topics"
+
+
+@pytest.mark.parametrize(
+    ("typed", "given_up", "left"),
+    [("\x03", True, []), ("to\x03pi", True, ["p", "i"]), ("to", False, ["t", "o"])],
+)
+def test_ctrl_c_behind_enter_gives_the_line_up(typed: str, given_up: bool, left: list[str]) -> None:
+    with create_pipe_input() as source:
+        source.send_text(typed)
+        assert was_given_up(source) is given_up
+        assert [key.key for key in get_typeahead(source)] == left

@@ -38,7 +38,8 @@ def _head(results: Results) -> str:
         "Publishers, subscribers and servers are processes of their own on one machine. Payloads"
         " are random bytes; 100 of them where nothing else is said. The systems were measured in"
         " turns, one beside the other, so ratios mean more than figures. Each figure is the median"
-        " of its repeats; the raw results are in [benchmark.json](benchmark.json).",
+        " of its repeats, and before each throughput was taken, the same was done once for nothing,"
+        " on every system. The raw results are in [benchmark.json](benchmark.json).",
         f"```text\n{results.command}\n```",
         _table(["", ""], [[name, str(value)] for name, value in _facts(results)]),
     ]

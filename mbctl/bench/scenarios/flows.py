@@ -95,7 +95,15 @@ def rate(
     name: str, title: str, measure: Measure, settings: Settings = MEMORY, *, on: On = "all"
 ) -> Case:
     """A case whose figure is messages a second."""
-    return Case(name=name, title=title, unit="msg/s", measure=measure, settings=settings, on=on)
+    return Case(
+        name=name,
+        title=title,
+        unit="msg/s",
+        measure=measure,
+        settings=settings,
+        on=on,
+        warms_up=True,
+    )
 
 
 def rate_of(case: Case, spans: Sequence[Span], ends: Sequence[Span]) -> Measured:
@@ -128,4 +136,5 @@ def _size(size: int, *, durable: bool) -> Case:
         content=Content(size=size),
         on="ours" if durable or size == 4096 else "all",
         x=size,
+        warms_up=True,
     )

@@ -45,7 +45,7 @@ def _servers(address: str) -> str:
     return f"{host}:{port}"
 
 
-class KafkaPublishing(Publishing):
+class PublishingEnd(Publishing):
     """A producer whose queue is as long as messages may be without an answer."""
 
     def __init__(self, address: str, topic: str, settings: Settings) -> None:
@@ -122,7 +122,7 @@ _values: Callable[[Message], bytes] = Message.value
 _error: Callable[[Message], Any] = Message.error
 
 
-class KafkaReading(Reading):
+class ReadingEnd(Reading):
     """A consumer of the only partition, from where its group has got to."""
 
     def __init__(self, address: str, topic: str, subscriber: str, settings: Settings) -> None:

@@ -1,12 +1,10 @@
 """A broker that speaks Kafka's protocol: a topic of one partition, a group for each subscriber."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from mbctl.bench.systems.interface import Durability, Publishing, Reading, Settings, System
+from mbctl.bench.systems.interface import Durability, Settings
+from mbctl.bench.systems.peer import Peer
 from mbctl.bench.systems.spawn import (
-    Spawned,
-    accepts,
     address_of,
     client_version,
     free_port,
@@ -20,14 +18,11 @@ LINGER_MS = 5
 """How long the library waits for more messages of a batch that is not full."""
 
 
-class Bench(System):
+class Bench(Peer):
     """A tansu of our own, which keeps everything in memory, used through confluent-kafka."""
 
     name = "kafka"
     durabilities: tuple[Durability, ...] = ("memory",)
-
-    def __init__(self) -> None:
-        self._server: Spawned | None = None
 
     def version(self) -> str:
         """Versions of server and client."""
@@ -51,43 +46,8 @@ class Bench(System):
         url = f"tcp://127.0.0.1:{port}"
         listen = ("--listener-url", url, "--advertised-listener-url", url)
         options = ("broker", *listen, "--storage-engine", "memory://bench/")
-        self._server = Spawned([_program(), *options], directory)
-        self._server.wait_until(lambda: accepts(port))
+        self._spawn([_program(), *options], directory, port)
         return address_of(port, settings.durability)
-
-    def pids(self) -> list[int]:
-        """The server's process."""
-        return self._server.pids() if self._server else []
-
-    def create(self, address: str, topic: str, subscribers: Sequence[str]) -> None:
-        """Make the topic, and the places of the subscribers."""
-        from mbctl.bench.systems.kafka_client import create
-
-        create(address, topic, subscribers)
-
-    def drop(self, address: str, topic: str) -> None:
-        """Delete the topic."""
-        from mbctl.bench.systems.kafka_client import drop
-
-        drop(address, topic)
-
-    def publishing(self, address: str, topic: str, settings: Settings) -> Publishing:
-        """A publisher's end."""
-        from mbctl.bench.systems.kafka_client import KafkaPublishing
-
-        return KafkaPublishing(address, topic, settings)
-
-    def reading(self, address: str, topic: str, subscriber: str, settings: Settings) -> Reading:
-        """A subscriber's end."""
-        from mbctl.bench.systems.kafka_client import KafkaReading
-
-        return KafkaReading(address, topic, subscriber, settings)
-
-    def stop(self) -> None:
-        """End the server."""
-        if self._server:
-            self._server.stop()
-            self._server = None
 
 
 def _program() -> Path:

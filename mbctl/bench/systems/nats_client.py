@@ -78,7 +78,7 @@ async def _drop(address: str, topic: str) -> None:
     await connection.close()
 
 
-class NatsPublishing(Publishing):
+class PublishingEnd(Publishing):
     """A connection of our own for batches; nats-py for messages that come one by one."""
 
     def __init__(self, address: str, topic: str, settings: Settings) -> None:
@@ -191,7 +191,7 @@ def _groups(batch: Sequence[bytes], count: int) -> Iterator[Sequence[bytes]]:
         yield batch[first : first + count]
 
 
-class NatsReading(Reading):
+class ReadingEnd(Reading):
     """A pull consumer with the next pull outstanding before the last is used up."""
 
     def __init__(self, address: str, topic: str, subscriber: str, settings: Settings) -> None:

@@ -1,19 +1,14 @@
 """NATS JetStream: a stream for each topic, a durable pull consumer for each subscriber."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from mbctl.bench.systems.interface import (
     Durability,
-    Publishing,
-    Reading,
     Settings,
-    System,
     Unavailable,
 )
+from mbctl.bench.systems.peer import Peer
 from mbctl.bench.systems.spawn import (
-    Spawned,
-    accepts,
     address_of,
     client_version,
     free_port,
@@ -31,14 +26,11 @@ _STORAGE: dict[Durability, str] = {
 _FIRST_WITH_BATCHES = (2, 14)
 
 
-class Bench(System):
+class Bench(Peer):
     """A nats-server of our own; nats-py, and the protocol by hand where nats-py is slow."""
 
     name = "nats"
     durabilities: tuple[Durability, ...] = ("memory", "written", "synced")
-
-    def __init__(self) -> None:
-        self._server: Spawned | None = None
 
     def version(self) -> str:
         """Versions of server and client."""
@@ -65,43 +57,8 @@ class Bench(System):
         directory.mkdir(parents=True, exist_ok=True)
         configuration = directory / "nats.conf"
         configuration.write_text(_configuration(port, directory, settings))
-        self._server = Spawned([program, "-c", configuration], directory)
-        self._server.wait_until(lambda: accepts(port))
+        self._spawn([program, "-c", configuration], directory, port)
         return address_of(port, settings.durability)
-
-    def pids(self) -> list[int]:
-        """The server's process."""
-        return self._server.pids() if self._server else []
-
-    def create(self, address: str, topic: str, subscribers: Sequence[str]) -> None:
-        """Make the stream and the consumers."""
-        from mbctl.bench.systems.nats_client import create
-
-        create(address, topic, subscribers)
-
-    def drop(self, address: str, topic: str) -> None:
-        """Delete the stream with its consumers."""
-        from mbctl.bench.systems.nats_client import drop
-
-        drop(address, topic)
-
-    def publishing(self, address: str, topic: str, settings: Settings) -> Publishing:
-        """A publisher's end."""
-        from mbctl.bench.systems.nats_client import NatsPublishing
-
-        return NatsPublishing(address, topic, settings)
-
-    def reading(self, address: str, topic: str, subscriber: str, settings: Settings) -> Reading:
-        """A subscriber's end."""
-        from mbctl.bench.systems.nats_client import NatsReading
-
-        return NatsReading(address, topic, subscriber, settings)
-
-    def stop(self) -> None:
-        """End the server."""
-        if self._server:
-            self._server.stop()
-            self._server = None
 
 
 def _program() -> Path:

@@ -74,7 +74,7 @@ def _queue(topic: str, subscriber: str) -> str:
     return f"{topic}.{subscriber}"
 
 
-class RabbitPublishing(Publishing):
+class PublishingEnd(Publishing):
     """A channel in confirm mode."""
 
     def __init__(self, address: str, topic: str, settings: Settings) -> None:
@@ -171,7 +171,7 @@ class _Heads(dict[int, bytes]):
         return head
 
 
-class RabbitReading(Reading):
+class ReadingEnd(Reading):
     """A consumer of the subscriber's queue."""
 
     def __init__(self, address: str, topic: str, subscriber: str, settings: Settings) -> None:

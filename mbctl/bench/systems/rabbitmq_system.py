@@ -6,14 +6,10 @@ from pathlib import Path
 
 from mbctl.bench.systems.interface import (
     Durability,
-    Publishing,
-    Reading,
     Settings,
-    System,
 )
+from mbctl.bench.systems.peer import Peer
 from mbctl.bench.systems.spawn import (
-    Spawned,
-    accepts,
     address_of,
     client_version,
     durability_of,
@@ -39,15 +35,11 @@ _SAID: dict[Durability, str] = {
 }
 
 
-class Bench(System):
+class Bench(Peer):
     """A RabbitMQ node of our own, used through pika's codec and frames by hand."""
 
     name = "rabbitmq"
     durabilities: tuple[Durability, ...] = ("memory", "written", "synced")
-
-    def __init__(self) -> None:
-        self._names: Spawned | None = None
-        self._server: Spawned | None = None
 
     def version(self) -> str:
         """Versions of server and client."""
@@ -74,47 +66,15 @@ class Bench(System):
         (directory / "rabbitmq.conf").write_text(_configuration(port))
         environment = _environment(directory, names_port)
         where = ("-address", "127.0.0.1", "-port", str(names_port))
-        self._names = Spawned([_epmd(), *where], directory / "epmd")
-        self._names.wait_until(lambda: accepts(names_port))
-        self._server = Spawned([program], directory, environment)
-        self._server.wait_until(lambda: accepts(port))
+        self._spawn([_epmd(), *where], directory / "epmd", names_port)
+        self._spawn([program], directory, port, environment)
         return address_of(port, settings.durability)
-
-    def pids(self) -> list[int]:
-        """The processes of the node and the name server."""
-        return [pid for each in (self._server, self._names) if each for pid in each.pids()]
 
     def create(self, address: str, topic: str, subscribers: Sequence[str]) -> None:
         """Make the exchange and the queues."""
         from mbctl.bench.systems.rabbitmq_client import create
 
         create(address, topic, subscribers, _QUEUES[durability_of(address)])
-
-    def drop(self, address: str, topic: str) -> None:
-        """Delete the exchange and the queues."""
-        from mbctl.bench.systems.rabbitmq_client import drop
-
-        drop(address, topic)
-
-    def publishing(self, address: str, topic: str, settings: Settings) -> Publishing:
-        """A publisher's end."""
-        from mbctl.bench.systems.rabbitmq_client import RabbitPublishing
-
-        return RabbitPublishing(address, topic, settings)
-
-    def reading(self, address: str, topic: str, subscriber: str, settings: Settings) -> Reading:
-        """A subscriber's end."""
-        from mbctl.bench.systems.rabbitmq_client import RabbitReading
-
-        return RabbitReading(address, topic, subscriber, settings)
-
-    def stop(self) -> None:
-        """End the node, then the name server."""
-        if self._server:
-            self._server.stop()
-        if self._names:
-            self._names.stop()
-        self._server = self._names = None
 
 
 def _program() -> Path:

@@ -51,7 +51,7 @@ def _place(topic: str, subscriber: str) -> str:
     return f"{topic}:{subscriber}"
 
 
-class RedisPublishing(Publishing):
+class PublishingEnd(Publishing):
     """One connection, with many commands without an answer."""
 
     def __init__(self, address: str, topic: str, settings: Settings) -> None:
@@ -121,7 +121,7 @@ class RedisPublishing(Publishing):
         self._connection.close()
 
 
-class RedisReading(Reading):
+class ReadingEnd(Reading):
     """One connection; while messages abound the next group is on its way when one is given out."""
 
     def __init__(self, address: str, topic: str, subscriber: str, settings: Settings) -> None:

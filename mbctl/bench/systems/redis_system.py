@@ -1,19 +1,14 @@
 """Redis 8 Streams: a stream for each topic, a key with its place for each subscriber."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from mbctl.bench.systems.interface import (
     Durability,
-    Publishing,
-    Reading,
     Settings,
-    System,
     Unavailable,
 )
+from mbctl.bench.systems.peer import Peer
 from mbctl.bench.systems.spawn import (
-    Spawned,
-    accepts,
     address_of,
     client_version,
     free_port,
@@ -35,14 +30,11 @@ _QUIET = (
 )
 
 
-class Bench(System):
+class Bench(Peer):
     """A redis-server of our own, used through hiredis."""
 
     name = "redis"
     durabilities: tuple[Durability, ...] = ("memory", "written", "synced")
-
-    def __init__(self) -> None:
-        self._server: Spawned | None = None
 
     def version(self) -> str:
         """Versions of server and clients."""
@@ -64,43 +56,8 @@ class Bench(System):
         port = free_port()
         place = ("--bind", "127.0.0.1", "--port", str(port), "--dir", str(directory))
         options = (*place, *_PERSISTENCE[settings.durability], *_QUIET)
-        self._server = Spawned([_program(), *options], directory)
-        self._server.wait_until(lambda: accepts(port))
+        self._spawn([_program(), *options], directory, port)
         return address_of(port, settings.durability)
-
-    def pids(self) -> list[int]:
-        """The server's process."""
-        return self._server.pids() if self._server else []
-
-    def create(self, address: str, topic: str, subscribers: Sequence[str]) -> None:
-        """Make the stream and the groups."""
-        from mbctl.bench.systems.redis_client import create
-
-        create(address, topic, subscribers)
-
-    def drop(self, address: str, topic: str) -> None:
-        """Delete the stream and the places in it."""
-        from mbctl.bench.systems.redis_client import drop
-
-        drop(address, topic)
-
-    def publishing(self, address: str, topic: str, settings: Settings) -> Publishing:
-        """A publisher's end."""
-        from mbctl.bench.systems.redis_client import RedisPublishing
-
-        return RedisPublishing(address, topic, settings)
-
-    def reading(self, address: str, topic: str, subscriber: str, settings: Settings) -> Reading:
-        """A subscriber's end."""
-        from mbctl.bench.systems.redis_client import RedisReading
-
-        return RedisReading(address, topic, subscriber, settings)
-
-    def stop(self) -> None:
-        """End the server."""
-        if self._server:
-            self._server.stop()
-            self._server = None
 
 
 def _program() -> Path:

@@ -56,7 +56,7 @@ def _end(socket: zmq.Socket[bytes]) -> None:
     context.term()
 
 
-class ZeroPublishing(Publishing):
+class PublishingEnd(Publishing):
     """An XPUB, which is a PUB that sees the subscriptions."""
 
     def __init__(self, address: str, topic: str, settings: Settings) -> None:
@@ -103,7 +103,7 @@ class ZeroPublishing(Publishing):
         _end(self._socket)
 
 
-class ZeroReading(Reading):
+class ReadingEnd(Reading):
     """A SUB that listens on the port of this subscriber."""
 
     def __init__(self, address: str, topic: str, subscriber: str, settings: Settings) -> None:
