@@ -67,7 +67,10 @@ def note_on(sync: str, replicas: int) -> str:
             "cut of all of them may lose it"
         )
     if replicas >= 3:
-        return f"{stored}; an acknowledgement by a subscriber outlives the end of a server"
+        return (
+            f"{stored}; an acknowledgement by a subscriber outlives the end of a server, but "
+            "around an election of the cluster its messages may come again"
+        )
     return (
         f"{stored}; an acknowledgement by a subscriber may be forgotten if the server is killed, "
         "and the message comes again"
