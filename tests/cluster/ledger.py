@@ -21,6 +21,8 @@ class Ledger:
         """The messages whose send was acknowledged, in the order of the sends."""
         self.read: list[int] = []
         """Each delivery, in order."""
+        self.offsets: dict[int, set[int]] = {}
+        """Where each message was read."""
         self.acknowledged: set[int] = set()
         """The messages whose acknowledgement was confirmed."""
         self.again: list[int] = []
@@ -64,8 +66,11 @@ class Ledger:
         with Subscriber(self._read_from, READER, timeout=60) as subscriber:
             while True:
                 batch = subscriber.pull(TOPIC, 50, wait=0.5, auto_ack=False)
-                numbers = [int(payload) for payload in batch.payloads]
+                messages = [(int(message.payload), message.offset) for message in batch]
+                numbers = [number for number, _ in messages]
                 self.read += numbers
+                for number, offset in messages:
+                    self.offsets.setdefault(number, set()).add(offset)
                 self.again += [one for one in numbers if one in self.acknowledged]
                 if numbers:
                     self.read_at.append(time.monotonic())
@@ -99,11 +104,15 @@ class Ledger:
             thread.join(10)
 
     def check(self) -> None:
-        """Assert that nothing was lost; ``again`` is for the test to judge."""
+        """Assert that all is stored, once and in order; ``again`` is for others to judge."""
         if self.errors:
             raise self.errors[0]
         missing = sorted(set(self.sent) - set(self.read))
         assert not missing, f"{len(missing)} acknowledged messages are lost, the first {missing[0]}"
+        twice = [number for number, offsets in self.offsets.items() if len(offsets) > 1]
+        assert not twice, f"{len(twice)} messages are stored twice, the first {twice[0]}"
+        places = [self.offsets[number] for number in sorted(self.offsets)]
+        assert places == sorted(places, key=min), "messages are not stored in their order"
 
     @property
     def is_in_order(self) -> bool:
