@@ -213,6 +213,12 @@ def _clock(status: "ServerStatus") -> Finding:
 def _durability(status: "ServerStatus") -> Finding:
     if status.durability == "always":
         return Finding("durability", "ok", "messages are on disk before they are acknowledged")
+    if status.note:
+        # Of a cluster: what it promises, in its own words.
+        if status.durability.startswith("sync always"):
+            return Finding("durability", "ok", status.note)
+        fix = "set sync_interval: always in the configuration of the nats-servers"
+        return Finding("durability", "warn", status.note, fix)
     if status.durability == "memory":
         what, fix = "messages end with the server", "start it with: mbctl server --data DIR"
     else:
