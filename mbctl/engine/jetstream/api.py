@@ -29,8 +29,10 @@ TOPIC_FULL = 10077
 RESET_BELOW_START = 10204
 DUPLICATE_IN_BATCH = 10201
 _NO_ROOM = {10002, 10023, 10028, 10047, 10120, 10121}
-# What is over soon: no leader, a follower that catches up, one that is restarted.
-_TEMPORARY = {10008, 10009, 10012, 10065, 10118}
+# What is over soon: no leader, a follower that catches up, one that is restarted; and a message
+# whose first attempt is still being stored.
+_DUPLICATE_IN_PROCESS = 10158
+_TEMPORARY = {10008, 10009, 10012, 10065, 10118, _DUPLICATE_IN_PROCESS}
 
 Json = dict[str, Any]
 

@@ -8,6 +8,7 @@ import msgspec
 from mbctl import batch as batches
 from mbctl.engine.jetstream import entries, names
 from mbctl.engine.jetstream.api import CONSUMER_EXISTS, CONSUMER_NOT_FOUND, ApiError, Json
+from mbctl.engine.jetstream.confirmed import begin_epoch
 from mbctl.engine.jetstream.entries import BatchEntry
 from mbctl.engine.jetstream.reclaiming import sequence_at
 from mbctl.engine.jetstream.topics import Topic, first_sequence, time_ns
@@ -204,6 +205,8 @@ class Consumers:
         """Note that a subscription begins in the middle of a batch, and nothing else of it."""
         api = self._parts.api
         await api.remove(names.BUCKET, names.batch_key(topic.topic_id, subscriber, ">"))
+        if not names.is_ephemeral(subscriber):
+            await begin_epoch(api, topic.topic_id, subscriber)
         if place.index:
             key = names.batch_key(topic.topic_id, subscriber, place.sequence)
             await api.put(key, entries.encode(BatchEntry(0, [(0, place.index)])), 0)
@@ -265,8 +268,11 @@ class Consumers:
         verb = f"CONSUMER.DELETE.{topic.stream}.{consumer}"
         if await self._parts.api.maybe(verb, None, CONSUMER_NOT_FOUND) is None:
             raise SubscriptionNotFound(topic=topic.name, subscriber=subscriber)
-        key = names.batch_key(topic.topic_id, subscriber, ">")
-        await self._parts.api.remove(names.BUCKET, key)
+        for key in (
+            names.batch_key(topic.topic_id, subscriber, ">"),
+            names.confirmed_key(topic.topic_id, subscriber),
+        ):
+            await self._parts.api.remove(names.BUCKET, key)
 
     async def revive(
         self, topic: Topic, subscriber: str, options: SubscribeOptions, at: int

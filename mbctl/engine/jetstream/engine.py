@@ -60,7 +60,7 @@ class JetStreamEngine(Looking):
                 reader.end(NotSubscribed(topic=reader.topic.name, subscriber=reader.subscriber))
         self._tending = self._loop.call_later(_TEND_S, self._tend)
 
-    def _heard(self, body: bytes) -> None:
+    def _heard(self, body: bytes, reply: str) -> None:
         """Another server has changed something."""
         try:
             event = decode_event(body)
@@ -75,11 +75,13 @@ class JetStreamEngine(Looking):
         reader = self.readers.get((event.topic, event.subscriber))
         if reader is None or reader.topic.topic_id != event.topic_id:
             return
-        if event.kind == "unsubscribed":
+        if event.kind == "reads":
+            if reader.members or reader.held:
+                self.link.publish(reply, b"yes")
+        elif event.kind == "unsubscribed":
             self.end_reader(event.topic, event.subscriber)
         elif event.kind == "sought":
-            reader.keeping.forget_done()
-            reader.forget_held()
+            reader.moved()
             reader.wake()
         elif event.kind == "options":
             self.spawn(self._relearn(event.topic, event.subscriber))
@@ -94,6 +96,7 @@ class JetStreamEngine(Looking):
         self.registry.forget_all()
         for reader in self.readers.values():
             reader.fetching.is_gone = True
+            reader.mending.doubt()
             reader.wake()
 
     def _disconnected(self) -> None:

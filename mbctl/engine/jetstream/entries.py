@@ -1,8 +1,11 @@
 """Entries of the key-value bucket: what JetStream itself has no place for."""
 
+from bisect import bisect_right
+
 import msgspec
 
 from mbctl.model import Range
+from mbctl.ranges import merged
 
 
 class BatchEntry(msgspec.Struct, frozen=True, array_like=True):
@@ -17,6 +20,27 @@ class BatchEntry(msgspec.Struct, frozen=True, array_like=True):
     counts: list[tuple[int, int, int]] = []
     """``first, next, deliveries`` of what is not acknowledged, where that is not 0."""
     parked: list[Range] = []
+    put_off_ns: int = 0
+    """When it is to be delivered again, in nanoseconds since 1970; 0 for at once."""
+
+
+class ConfirmedEntry(msgspec.Struct, frozen=True, array_like=True):
+    """The batches that a subscription has acknowledged since it was created or moved.
+
+    The ranges are in order and apart; each time it is moved begins a new ``epoch``.
+    """
+
+    epoch: str = ""
+    acknowledged: list[Range] = []
+
+    def has(self, sequence: int) -> bool:
+        """Whether a batch is acknowledged."""
+        at = bisect_right(self.acknowledged, sequence, key=lambda one: one[0])
+        return at > 0 and sequence < self.acknowledged[at - 1][1]
+
+    def with_more(self, ranges: list[Range]) -> "ConfirmedEntry":
+        """The entry when these are acknowledged too."""
+        return ConfirmedEntry(self.epoch, merged([*self.acknowledged, *ranges]))
 
 
 class TopicEntry(msgspec.Struct, frozen=True, array_like=True):
@@ -33,12 +57,18 @@ class TopicEntry(msgspec.Struct, frozen=True, array_like=True):
 
 encode = msgspec.msgpack.Encoder().encode
 _batch = msgspec.msgpack.Decoder(BatchEntry)
+_confirmed = msgspec.msgpack.Decoder(ConfirmedEntry)
 _topic = msgspec.msgpack.Decoder(TopicEntry)
 
 
 def batch_entry(value: bytes) -> BatchEntry | None:
     """The entry of a batch, if there is one."""
     return _batch.decode(value) if value else None
+
+
+def confirmed_entry(value: bytes) -> ConfirmedEntry:
+    """What a subscription has acknowledged."""
+    return _confirmed.decode(value) if value else ConfirmedEntry()
 
 
 def topic_entry(value: bytes) -> TopicEntry:

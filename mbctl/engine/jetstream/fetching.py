@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mbctl.engine.jetstream.api import Json
-from mbctl.engine.jetstream.entries import batch_entry
-from mbctl.engine.jetstream.held import Held
 from mbctl.engine.jetstream.link import Listening, Reply
-from mbctl.engine.jetstream.names import BUCKET, batch_key
 from mbctl.model import KIB, NS_PER_S
 
 if TYPE_CHECKING:
@@ -66,7 +63,6 @@ class Fetching:
         self._timer: asyncio.TimerHandle | None = None
         self._left = 0
         self._has_come = False
-        self._arriving = 0
         self._came_meanwhile: list[Reply] = []
         self._room = _FIRST
         self._mean_count = 1.0
@@ -81,17 +77,14 @@ class Fetching:
     @property
     def is_under_way(self) -> bool:
         """Whether something is expected."""
-        return self._request != "" or self._arriving > 0
-
-    @property
-    def is_arriving(self) -> bool:
-        """Whether something came of which it is being found out what was done with it."""
-        return self._arriving > 0
+        return self._request != "" or self._reader.recalling.is_busy
 
     @property
     def is_waiting(self) -> bool:
         """Whether a request waits for something to come, and nothing has."""
-        return self._waits and not (self._request == "" or self._has_come or self._arriving)
+        return self._waits and not (
+            self._request == "" or self._has_come or self._reader.recalling.is_busy
+        )
 
     async def begin(self, *, messages: int, size: int, wait_s: float) -> None:
         """Ask for about so many messages and bytes; wait so long for the first."""
@@ -142,6 +135,7 @@ class Fetching:
 
     def _lose(self, name: str) -> None:
         if name == self._request:
+            self._reader.mending.doubt()
             self._pause()
             self._end()
 
@@ -157,6 +151,7 @@ class Fetching:
         if request != self._request or reply.status == 100:
             return
         if reply.is_lost:
+            self._reader.mending.doubt()
             self.is_gone = reply.has_no_taker
             self._pause()
         elif reply.status == 409:
@@ -164,6 +159,9 @@ class Fetching:
             if text == "Batch Completed":
                 # Said ahead of what it is about, which waits for the other nodes.
                 return
+            if "MaxBytes" not in text:
+                # Its leader ends, or the consumer does.
+                self._reader.mending.doubt()
             self.is_gone = "Deleted" in text
             self._pause()
         else:
@@ -191,35 +189,15 @@ class Fetching:
         self._has_come = True
         self._left -= 1
         self._room = min(2 * self._room, _BATCHES_MAX)
+        is_next = reader.is_next(delivery)
         held = reader.take(reply, delivery)
         if held is not None:
             self._mean_count += (held.count - self._mean_count) / 8
             self._mean_size += (held.size - self._mean_size) / (8 if self._mean_size else 1)
-            if delivery.delivered > 1 or delivery.consumer_sequence == 1:
-                self._arriving += 1
-                reader.parts.spawn(self._recall(held))
-            else:
+            if is_next:
                 reader.keep(held)
+            else:
+                reader.recalling.begin(held)
         if self._left <= 0 and self._request:
             self.is_dry = delivery.pending == 0
             self._end()
-
-    async def _recall(self, held: Held) -> None:
-        """Find out what was done with the batch before it came here."""
-        reader = self._reader
-        try:
-            key = batch_key(reader.topic.topic_id, reader.subscriber, held.sequence)
-            value, revision = await reader.parts.api.get(key, BUCKET)
-            entry = batch_entry(value)
-            if entry is not None:
-                held.restore(entry, revision, reader.options.max_deliveries)
-            else:
-                held.limit(reader.options.max_deliveries)
-            reader.keep(held)
-        except BaseException:
-            # It comes again when JetStream has missed it for long enough.
-            reader.drop(held)
-            raise
-        finally:
-            self._arriving -= 1
-            reader.wake()

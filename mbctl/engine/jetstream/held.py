@@ -135,6 +135,12 @@ class Held:
                 part.deliveries = min(part.deliveries, max(0, deliveries_max - 1))
                 part.state = READY if part.deliveries else NEW
 
+    def put_off(self, until_ns: int) -> None:
+        """Grant none of it before a time."""
+        for part in self.parts:
+            if part.state in (NEW, READY):
+                part.state, part.until_ns = DELAYED, until_ns
+
     # --- looking --------------------------------------------------------------------------
 
     @property
@@ -237,9 +243,10 @@ class Held:
 
     # --- what is stored -------------------------------------------------------------------
 
-    def entry(self) -> BatchEntry | None:
+    def entry(self, put_off_ns: int = 0) -> BatchEntry | None:
         """What is to be stored of it; None if its count of deliveries says all."""
-        if self.parts and not self.acknowledged and not self.has(PARKED, EXHAUSTED):
+        is_plain = not (put_off_ns or self.acknowledged or self.has(PARKED, EXHAUSTED))
+        if self.parts and is_plain:
             counts = {part.deliveries for part in self.parts}
             if counts == {self.delivered}:
                 return None
@@ -248,4 +255,5 @@ class Held:
             self.acknowledged,
             [(part.first, part.next, part.deliveries) for part in self.parts if part.deliveries],
             [(part.first, part.next) for part in self.parts if part.state in (PARKED, EXHAUSTED)],
+            put_off_ns,
         )

@@ -1,7 +1,6 @@
 """What becomes of batches in hand: acknowledged, stored in part, given back, moved away."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -31,8 +30,6 @@ _PAUSE_MAX_S = 1.0
 _PATIENCE_S = 25.0
 # What is parked is looked at again so often, to be put off again: nobody holds it meanwhile.
 _PARKED_S = 3600
-# So many batches are remembered as acknowledged: more than may be pending at once.
-_DONE_KEPT = 20_000
 
 
 class Keeping:
@@ -42,7 +39,8 @@ class Keeping:
         self._reader = reader
         self.leaving: dict[int, Held] = {}
         """Batches that are acknowledged or given back, which JetStream has not confirmed."""
-        self._done: OrderedDict[int, None] = OrderedDict()
+        self._put_off: dict[int, int] = {}
+        """What was given back to be delivered later, and until when it is not missed."""
         self._giving_back = 0
         self._storing: dict[int, asyncio.Lock] = {}
         self._moving: dict[int, Held] = {}
@@ -62,16 +60,10 @@ class Keeping:
         held = self.leaving.get(sequence)
         return held if held is not None and held.is_done else None
 
-    def is_done(self, sequence: int) -> bool:
-        """Whether that batch was acknowledged here, and confirmed.
-
-        After an election JetStream may send it once more all the same.
-        """
-        return sequence in self._done
-
-    def forget_done(self) -> None:
-        """What was acknowledged may be unread again: the subscription was moved."""
-        self._done.clear()
+    def has(self, sequence: int) -> bool:
+        """Whether that batch is on its way out, or put off until later."""
+        is_put_off = self._put_off.get(sequence, 0) > self._reader.parts.runtime.now_ns()
+        return sequence in self.leaving or sequence in self._moving or is_put_off
 
     def _left(self, held: Held) -> None:
         if self.leaving.get(held.sequence) is held:
@@ -98,10 +90,11 @@ class Keeping:
         reader = self._reader
         self.leaving[held.sequence] = held
         try:
-            await self._settled(held, b"+ACK")
-            self._done[held.sequence] = None
-            if len(self._done) > _DONE_KEPT:
-                self._done.popitem(last=False)
+            if reader.is_durable:
+                noted = reader.confirmed.note(held.sequence)
+                await asyncio.gather(noted, self._settled(held, b"+ACK"))
+            else:
+                await self._settled(held, b"+ACK")
             if held.revision:
                 key = names.batch_key(reader.topic.topic_id, reader.subscriber, held.sequence)
                 await reader.parts.api.remove(names.BUCKET, key)
@@ -130,12 +123,16 @@ class Keeping:
 
     # --- storing --------------------------------------------------------------------------
 
-    async def store(self, held: Held) -> bool:
-        """Store what is done of a batch; False if another server has it by now."""
+    async def store(self, held: Held, *, delay_ns: int = 0) -> bool:
+        """Store what is done of a batch, and how long it is put off.
+
+        False if another server has it by now.
+        """
         reader = self._reader
         key = names.batch_key(reader.topic.topic_id, reader.subscriber, held.sequence)
         async with self._locked(held):
-            entry = held.entry()
+            put_off_ns = reader.parts.runtime.wall_ns() + delay_ns if delay_ns else 0
+            entry = held.entry(put_off_ns)
             if entry is None or entry == held.stored:
                 return True
             api = reader.parts.api
@@ -176,13 +173,20 @@ class Keeping:
 
     async def _give_back(self, held: Held, delay_ns: int) -> None:
         try:
-            if await self.store(held):
+            if await self.store(held, delay_ns=delay_ns):
+                if delay_ns:
+                    self._note_put_off(held.sequence, delay_ns)
                 delay = b' {"delay": %d}' % delay_ns if delay_ns else b""
                 await self._settled(held, b"-NAK" + delay)
         finally:
             self._left(held)
             self._giving_back -= 1
             self._reader.wake()
+
+    def _note_put_off(self, sequence: int, delay_ns: int) -> None:
+        now_ns = self._reader.parts.runtime.now_ns()
+        self._put_off = {one: until for one, until in self._put_off.items() if until > now_ns}
+        self._put_off[sequence] = now_ns + delay_ns
 
     # --- bodies ---------------------------------------------------------------------------
 

@@ -94,7 +94,7 @@ class Link:
     def __init__(self, address: Address) -> None:
         self.address = address
         self.on_reconnect: Callable[[], None] = _nothing
-        self.on_event: Callable[[bytes], None] = _ignore
+        self.on_event: Callable[[bytes, str], None] = _ignore
         self.on_closed: Callable[[str], None] = _ignore_text
         self.on_disconnect: Callable[[], None] = _nothing
         self._loop = asyncio.get_running_loop()
@@ -139,7 +139,7 @@ class Link:
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=cast(int, 0.1),
                     connect_timeout=2,
-                    ping_interval=2,
+                    ping_interval=1,
                     max_outstanding_pings=2,
                     pending_size=_PENDING_BYTES,
                     flush_timeout=10,
@@ -320,7 +320,7 @@ class Link:
         request.answer(reply)
 
     async def _event(self, message: Msg) -> None:
-        self.on_event(message.data)
+        self.on_event(message.data, message.reply)
 
     async def _note_error(self, error: Exception) -> None:
         """Remember what is wrong; at first, do not try again what will be refused again."""
@@ -359,7 +359,7 @@ def _nothing() -> None:
     """Nobody is to be told."""
 
 
-def _ignore(_: bytes) -> None:
+def _ignore(_body: bytes, _reply: str) -> None:
     """Nobody is to be told."""
 
 

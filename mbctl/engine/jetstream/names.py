@@ -77,9 +77,15 @@ def batch_key(topic_id: int, subscriber: str, sequence: int | str) -> str:
     return f"$KV.mbctl.batch.{topic_id}.{encode(subscriber).replace('~', '/')}.{sequence}"
 
 
-def topic_keys(topic_id: int) -> str:
-    """All entries of batches of a topic."""
-    return f"$KV.mbctl.batch.{topic_id}.>"
+def confirmed_key(topic_id: int, subscriber: str) -> str:
+    """The entry of what a subscription has acknowledged."""
+    return f"$KV.mbctl.acked.{topic_id}.{encode(subscriber)}"
+
+
+def topic_keys(topic_id: int) -> tuple[str, ...]:
+    """All entries of a topic."""
+    kinds = (f"batch.{topic_id}.>", f"acked.{topic_id}.>", f"topic.{topic_id}")
+    return tuple(f"$KV.mbctl.{kind}" for kind in kinds)
 
 
 def offset_of(sequence: int, index: int = 0) -> int:

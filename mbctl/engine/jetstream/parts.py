@@ -139,6 +139,13 @@ class Parts:
         event = Event(self.server_id, kind, topic, topic_id, subscriber)
         self.link.publish(names.EVENTS, _encode(event))
 
+    async def question(
+        self, kind: str, topic: str, topic_id: int, subscriber: str, wait_s: float
+    ) -> bool:
+        """Ask the other servers; whether one of them says yes in time."""
+        event = Event(self.server_id, kind, topic, topic_id, subscriber)
+        return not (await self.link.ask(names.EVENTS, _encode(event), timeout=wait_s)).is_lost
+
     # --- batches --------------------------------------------------------------------------
 
     async def batch_at(self, topic: Topic, sequence: int) -> bytes | None:

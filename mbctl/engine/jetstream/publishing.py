@@ -96,8 +96,8 @@ class Publishing(Parts):
             if answer is None:
                 raise TopicNotFound(topic=topic)
             self.tell("deleted", topic, found.topic_id)
-            await self.api.remove(names.BUCKET, names.topic_keys(found.topic_id))
-            await self.api.remove(names.BUCKET, names.topic_key(found.topic_id))
+            for keys in names.topic_keys(found.topic_id):
+                await self.api.remove(names.BUCKET, keys)
 
         self.answer(done, verb)
 

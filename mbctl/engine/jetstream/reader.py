@@ -14,23 +14,25 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from mbctl import batch as batches
-from mbctl.batch import Buffer
-from mbctl.core.grant import PIECE_BYTES, Piece
+from mbctl.core.grant import PIECE_BYTES
 from mbctl.engine.alarm import Alarm
 from mbctl.engine.interface import Done, Pulled, Timer
 from mbctl.engine.jetstream import names
+from mbctl.engine.jetstream.confirmed import Confirmed
 from mbctl.engine.jetstream.fetching import Delivery, Fetching
+from mbctl.engine.jetstream.granting import PIECES_MAX, Granting
 from mbctl.engine.jetstream.held import DELAYED, EXHAUSTED, LEASED, NEW, PARKED, READY, Held, Part
 from mbctl.engine.jetstream.keeping import Keeping
 from mbctl.engine.jetstream.link import Reply
+from mbctl.engine.jetstream.mending import Mending
+from mbctl.engine.jetstream.recalling import Recalling
 from mbctl.engine.jetstream.topics import Topic
-from mbctl.errors import MbctlError, NotSubscribed, Timeout, TopicNotFound
+from mbctl.errors import MbctlError, NotSubscribed, OutcomeUnknown, Timeout, TopicNotFound
 from mbctl.model import NS_PER_S, SubscribeOptions
 
 if TYPE_CHECKING:
     from mbctl.engine.jetstream.parts import Parts
 
-_PIECES_MAX = 4096
 # After the first message of a request the others follow at once, or never.
 _FOLLOW_S = 0.25
 # How long a node that delivers may be behind the one that stores.
@@ -88,6 +90,10 @@ class Reader:
         self.last_pull: int | None = None
         self.fetching = Fetching(self)
         self.keeping = Keeping(self)
+        self.granting = Granting(self)
+        self.confirmed = Confirmed(parts, topic, subscriber)
+        self.recalling = Recalling(self)
+        self.mending = Mending(self)
         self.is_ended = self.is_paused = False
         self._open: list[int] = []
         """The sequences of batches in hand that have something to grant."""
@@ -159,9 +165,11 @@ class Reader:
         if fetching.is_gone:
             await self._check_consumer()
             fetching.is_gone = False
-        if pull.number not in self.pulls:
+        if self.mending.is_due:
+            await self._mend(pull)
+        if pull.number not in self.pulls or self.mending.is_due:
             return
-        has_some = bool(self._open) and not fetching.is_arriving
+        has_some = bool(self._open) and not self.recalling.is_busy
         if fetching.is_dry and not self.keeping.is_giving_back:
             await self._catch_up()
             if pull.number not in self.pulls:
@@ -185,6 +193,14 @@ class Reader:
             await self._wait(follow_s if has_some else 1.0)
             if has_some and not self._news.is_set():
                 fetching.is_dry = True
+
+    async def _mend(self, pull: Pull) -> None:
+        """Have in hand what was lost on its way here, before anything newer is granted."""
+        try:
+            await self.mending.mend()
+        except (OutcomeUnknown, Timeout) as error:
+            if pull.number in self.pulls and pull.until_ns <= self.parts.runtime.now_ns():
+                self._answer(pull, error)
 
     async def _fetch(self, pull: Pull, *, has_some: bool) -> None:
         runtime, fetching = self.parts.runtime, self.fetching
@@ -276,11 +292,12 @@ class Reader:
         """A batch that came; None if it is in hand already, or on its way out."""
         sequence, now_ns = delivery.sequence, self.parts.runtime.now_ns()
         self.topic.saw(sequence)
-        self._note_gap(sequence)
-        if self.keeping.is_done(sequence) and not self.is_paused:
-            self.parts.link.publish(reply.reply, b"+ACK")
-            return None
-        known = self.held.get(sequence) or self.keeping.acknowledged(sequence)
+        self._note_gap(delivery)
+        known = (
+            self.held.get(sequence)
+            or self.recalling.under_way.get(sequence)
+            or self.keeping.acknowledged(sequence)
+        )
         if known is not None:
             # JetStream had not heard of it for too long, as in an election.
             known.reply, known.delivered, known.touched_ns = reply.reply, delivery.delivered, now_ns
@@ -296,16 +313,40 @@ class Reader:
             now_ns=now_ns,
         )
 
-    def _note_gap(self, sequence: int) -> None:
-        if self._last_sequence is not None and not self.is_durable:
-            self.skipped += max(0, sequence - self._last_sequence - 1)
+    def _note_gap(self, delivery: Delivery) -> None:
+        sequence, last = delivery.sequence, self._last_sequence
+        self.saw(sequence)
+        if last is None or sequence <= last + 1:
+            return
+        if not self.is_durable:
+            self.skipped += sequence - last - 1
+        elif delivery.delivered == 1:
+            self.mending.doubt(below=sequence)
+
+    def is_next(self, delivery: Delivery) -> bool:
+        """Whether a delivery is a first one, and comes after all that were seen here.
+
+        What a node delivers that has led before and does not know yet that it does not is not.
+        """
+        is_first = delivery.delivered == 1 and delivery.consumer_sequence > 1
+        return is_first and delivery.sequence > (self._last_sequence or 0)
+
+    def saw(self, sequence: int) -> None:
+        """Note that all up to there was delivered, here or elsewhere."""
         self._last_sequence = max(sequence, self._last_sequence or 0)
+
+    def moved(self) -> None:
+        """Let go of all that is in hand: the subscription was moved, or is about to be."""
+        self.forget_held()
+        self.confirmed.forget()
+        if self.is_durable:
+            self._last_sequence = None
+        self.mending.doubt()
 
     def pause(self) -> None:
         """Take nothing while the subscription is moved, and let go of all that is in hand."""
         self.is_paused = True
-        self.keeping.forget_done()
-        self.forget_held()
+        self.moved()
 
     def go_on(self) -> None:
         """Take what comes from the place it was moved to."""
@@ -357,10 +398,15 @@ class Reader:
         elif is_there and not is_open:
             del self._open[at]
 
+    @property
+    def open(self) -> list[int]:
+        """The sequences of batches in hand that have something to grant, in order."""
+        return list(self._open)
+
     def _in_hand(self) -> tuple[int, int]:
         """How many messages and bytes there are to grant; about, and no more than one may get."""
         messages = size = 0
-        for sequence in self._open[:_PIECES_MAX]:
+        for sequence in self._open[:PIECES_MAX]:
             held = self.held[sequence]
             count = held.total(NEW, READY)
             messages += count
@@ -368,114 +414,25 @@ class Reader:
         return messages, size
 
     def _has_enough(self, pull: Pull) -> bool:
-        if len(self._open) >= _PIECES_MAX:
+        if len(self._open) >= PIECES_MAX:
             return True
         messages, size = self._in_hand()
         return messages >= pull.max_messages or size >= pull.max_bytes
 
-    # --- granting -------------------------------------------------------------------------
-
     async def _grant(self, pull: Pull) -> None:
         """Lease to a pull what is in hand, and answer it."""
-        chosen = self._choose(pull)
+        chosen = self.granting.choose(pull)
         missing = [held for held, _ in chosen if held.body is None]
         if missing:
             # What comes back meanwhile may be chosen in its stead: it is looked at again.
             await self.keeping.fetch_bodies(missing)
-            return
-        if not chosen:
+        elif chosen:
+            self._answer(pull, self.granting.lease(pull, chosen))
+        elif pull.until_ns <= self.parts.runtime.now_ns():
             # All that is in hand waits for something else: there are too many ranges.
-            if pull.until_ns <= self.parts.runtime.now_ns():
-                self.cancel(pull.number)
-            else:
-                await self._wait(1.0)
-            return
-        pieces, bodies, parts = self._lease(pull, chosen)
-        reply, over = self.parts.cuts.pieces(pieces, bodies, pull.max_bytes)
-        for first, next in over:
-            self._take_back(first, next, parts)
-        count = sum(p.next - p.first for p in pieces) - sum(high - low for low, high in over)
-        self.parts.messages_out += count
-        self.parts.bytes_out += sum(memoryview(piece[3]).nbytes for piece in reply)
-        for held, _ in chosen:
-            if held.sequence in self.held:
-                self.changed(held)
-                if not held.has(NEW, READY):
-                    held.body = None
-        skipped, self.skipped = self.skipped, 0
-        self._answer(pull, Pulled(self.topic.topic_id, skipped, reply))
-
-    def _choose(self, pull: Pull) -> list[tuple[Held, list[Part]]]:
-        """The parts in hand that a pull gets: first what was granted before, by offset."""
-        limit = self.parts.limits.subscription_ranges - 3
-        messages, size = pull.max_messages, pull.max_bytes
-        chosen: list[tuple[Held, list[Part]]] = []
-        for sequence in list(self._open):
-            held = self.held[sequence]
-            fitting: list[Part] = []
-            for part in list(held.parts):
-                if part.state not in (NEW, READY):
-                    continue
-                if part.state is NEW and held.ranges >= limit:
-                    continue
-                is_alone = self.options.max_deliveries is not None and part.deliveries > 0
-                if is_alone and (chosen or fitting):
-                    return [*chosen, (held, fitting)] if fitting else chosen
-                count = min(part.count, messages, 1 if is_alone else part.count)
-                room = size - PIECE_BYTES
-                if held.size * count // held.count > room:
-                    if chosen or fitting:
-                        return [*chosen, (held, fitting)] if fitting else chosen
-                    count = min(count, max(1, room * held.count // max(1, held.size)))
-                is_cut = count < part.count
-                if is_cut:
-                    held.parts.insert(
-                        held.parts.index(part) + 1, part.rest_from(part.first + count)
-                    )
-                fitting.append(part)
-                messages -= count
-                size -= held.size * count // held.count + PIECE_BYTES
-                if is_cut or is_alone or messages <= 0 or size <= 0 or len(chosen) >= _PIECES_MAX:
-                    return [*chosen, (held, fitting)]
-            if fitting:
-                chosen.append((held, fitting))
-        return chosen
-
-    def _lease(
-        self, pull: Pull, chosen: list[tuple[Held, list[Part]]]
-    ) -> tuple[list[Piece], list[Buffer], dict[int, tuple[Held, Part]]]:
-        until_ns = self.parts.runtime.now_ns() + self.ack_wait_ns
-        pieces: list[Piece] = []
-        bodies: list[Buffer] = []
-        granted: dict[int, tuple[Held, Part]] = {}
-        for held, parts in chosen:
-            assert held.body is not None
-            base = names.offset_of(held.sequence)
-            for part in parts:
-                part.deliveries += 1
-                part.state, part.member, part.until_ns = LEASED, pull.member, until_ns
-                pieces.append(
-                    Piece(
-                        held.place,
-                        base,
-                        base + held.count,
-                        base + part.first,
-                        base + part.next,
-                        held.timestamp,
-                        part.deliveries,
-                    )
-                )
-                bodies.append(held.body)
-                granted[base + part.first] = held, part
-        return pieces, bodies, granted
-
-    def _take_back(self, first: int, next: int, granted: dict[int, tuple[Held, Part]]) -> None:
-        """Undo a grant as far as the reply had no room for it."""
-        base = names.offset_of(names.sequence_of(first))
-        held = self.held[names.sequence_of(first)]
-        for part in held.isolated(first - base, next - base):
-            part.deliveries -= 1
-            part.state = READY if part.deliveries else NEW
+            self.cancel(pull.number)
+        else:
+            await self._wait(1.0)
 
     # --- ends of leases -------------------------------------------------------------------
 
@@ -562,6 +519,7 @@ class Reader:
     def forget_held(self) -> None:
         """Let nothing be in hand any more: it is not ours, or was given up."""
         self.held.clear()
+        self.recalling.under_way.clear()
         self._open.clear()
 
     def leased(self, states: Iterable[str]) -> int:

@@ -8,6 +8,7 @@ import msgspec
 from mbctl import batch as batches
 from mbctl.engine.interface import Done, Pulled, Timer
 from mbctl.engine.jetstream import entries, names
+from mbctl.engine.jetstream.confirmed import Confirmed
 from mbctl.engine.jetstream.entries import BatchEntry
 from mbctl.engine.jetstream.held import LEASED, NEW, Held, Part
 from mbctl.engine.jetstream.publishing import Publishing
@@ -270,6 +271,9 @@ class Subscribing(Publishing):
             reader = await self._find_reader(member, topic)
         if reader.topic.topic_id != topic_id:
             raise TopicNotFound(topic=topic)
+        if reader.mending.is_due:
+            # It may have been granted by a server that died before this was answered.
+            await reader.mending.mend()
         return reader, self._batches(reader, ranges)
 
     def _batches(self, reader: Reader, ranges: list[Range]) -> list[tuple[Held, list[Range]]]:
@@ -303,7 +307,8 @@ class Subscribing(Publishing):
         """Take out what this process may acknowledge, at once; what is to be confirmed of it."""
 
         def may(part: Part) -> bool:
-            return part.member == member and part.state is not NEW
+            # What nobody was granted here may be acknowledged by who had it elsewhere.
+            return part.member in (member, None) and part.state is not NEW
 
         changed = []
         for held, ranges in found:
@@ -437,6 +442,7 @@ class Subscribing(Publishing):
         subject = names.acknowledge_of(topic.stream, consumer, sequence, last)
         await self.api.ask(subject, b"+ACK" if is_done else b"-NAK")
         if is_done:
+            await Confirmed(self, topic, subscriber).note(sequence)
             key = names.batch_key(topic.topic_id, subscriber, sequence)
             await self.api.remove(names.BUCKET, key)
             self.reclaiming.soon(topic)

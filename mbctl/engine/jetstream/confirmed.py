@@ -1,0 +1,154 @@
+"""What a subscription has acknowledged, in an entry of its own beside what JetStream remembers.
+
+JetStream may forget an acknowledgement that it has confirmed: a node that led before, and stood
+still, delivers once more what its successor was told is done. So no acknowledgement of a batch is
+answered before a majority has stored it in this entry too, and what may be delivered again is
+looked up there first. All acknowledgements of one moment are one change of the entry.
+
+Moving the subscription gives the entry a new epoch: what is acknowledged of an older one changes
+nothing.
+"""
+
+import asyncio
+import secrets
+from typing import TYPE_CHECKING
+
+from mbctl.engine.jetstream import entries, names
+from mbctl.engine.jetstream.api import Api
+from mbctl.engine.jetstream.entries import ConfirmedEntry
+from mbctl.engine.jetstream.topics import Topic, first_sequence
+from mbctl.errors import MbctlError, OutcomeUnknown
+from mbctl.model import Range
+
+if TYPE_CHECKING:
+    from mbctl.engine.jetstream.parts import Parts
+
+# From so many ranges on it is looked which of them are of batches that are not kept any more.
+_RANGES = 500
+# How often an entry is tried to be changed that others are changing.
+_ATTEMPTS = 50
+
+
+class _Group:
+    """What goes into the entry with one change, and what became of that."""
+
+    def __init__(self, epoch: str | None) -> None:
+        self.epoch = epoch
+        self.ranges: list[Range] = []
+        self.outcome: asyncio.Future[MbctlError | None] = asyncio.Future()
+
+
+class Confirmed:
+    """The entry of one subscription, as one server knows and changes it."""
+
+    def __init__(self, parts: "Parts", topic: Topic, subscriber: str) -> None:
+        self._parts = parts
+        self._topic = topic
+        self._key = names.confirmed_key(topic.topic_id, subscriber)
+        self._entry = ConfirmedEntry()
+        self._revision: int | None = None
+        """That of the entry as it is known here; None if it has to be read again."""
+        self._waiting: _Group | None = None
+        self._is_working = False
+        self._ranges_most = _RANGES
+
+    def forget(self) -> None:
+        """The subscription was moved: what is acknowledged from now on is of a new epoch."""
+        self._revision = None
+
+    # --- reading --------------------------------------------------------------------------
+
+    async def load(self) -> ConfirmedEntry:
+        """The entry, not older than it was known here."""
+        value, revision = await self._parts.api.get(self._key, names.BUCKET)
+        if self._revision is None or revision > self._revision:
+            self._entry, self._revision = entries.confirmed_entry(value), revision
+        return self._entry
+
+    async def settle(self) -> ConfirmedEntry:
+        """The entry as it is for certain, after all that was answered anywhere.
+
+        A node that does not know yet that it leads no more may tell an old one; but it cannot
+        change it.
+        """
+        for _ in range(_ATTEMPTS):
+            entry = await self.load()
+            if await self._put(entry):
+                return entry
+        raise OutcomeUnknown(what="what was acknowledged")
+
+    # --- changing -------------------------------------------------------------------------
+
+    async def note(self, sequence: int) -> None:
+        """Have it stored that a batch is acknowledged; it is, on return.
+
+        Raises:
+            OutcomeUnknown: the cluster did not answer.
+        """
+        group = self._waiting
+        if group is None:
+            epoch = None if self._revision is None else self._entry.epoch
+            group = self._waiting = _Group(epoch)
+        group.ranges.append((sequence, sequence + 1))
+        if not self._is_working:
+            self._is_working = True
+            self._parts.spawn(self._work())
+        error = await asyncio.shield(group.outcome)
+        if error is not None:
+            raise error
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting is not None:
+                group, self._waiting = self._waiting, None
+                outcome: MbctlError | None = OutcomeUnknown(what="the acknowledgement")
+                try:
+                    await self._store(group)
+                    outcome = None
+                except MbctlError as error:
+                    outcome = error
+                finally:
+                    group.outcome.set_result(outcome)
+        finally:
+            self._is_working = False
+
+    async def _store(self, group: _Group) -> None:
+        for _ in range(_ATTEMPTS):
+            if self._revision is None:
+                await self.load()
+            if group.epoch not in (None, self._entry.epoch):
+                # Somebody has moved the subscription.
+                return
+            if await self._put(await self._bounded(self._entry.with_more(group.ranges))):
+                return
+            await asyncio.sleep(secrets.randbelow(5) / 1000)
+        raise OutcomeUnknown(what="the acknowledgement")
+
+    async def _put(self, entry: ConfirmedEntry) -> bool:
+        """Change the entry, if it is still what is known here."""
+        value = entries.encode(entry)
+        revision = await self._parts.api.put(self._key, value, self._revision or 0)
+        if revision is not None:
+            self._entry = entry
+        self._revision = revision
+        return revision is not None
+
+    async def _bounded(self, entry: ConfirmedEntry) -> ConfirmedEntry:
+        """The entry without holes of batches that nobody can read any more."""
+        if len(entry.acknowledged) <= self._ranges_most:
+            return entry
+        _, stream = await self._parts.registry.look(self._topic.name)
+        entry = entry.with_more([(0, first_sequence(stream["state"]))])
+        self._ranges_most = max(_RANGES, 2 * len(entry.acknowledged))
+        return entry
+
+
+async def begin_epoch(api: Api, topic_id: int, subscriber: str) -> None:
+    """Forget what a subscription has acknowledged, whoever is acknowledging meanwhile."""
+    key = names.confirmed_key(topic_id, subscriber)
+    value = entries.encode(ConfirmedEntry(secrets.token_hex(4)))
+    for _ in range(_ATTEMPTS):
+        _, revision = await api.get(key, names.BUCKET)
+        if await api.put(key, value, revision) is not None:
+            return
+    raise OutcomeUnknown(what="the change of the subscription")
