@@ -1,30 +1,37 @@
 """A cluster of three, two servers on it, a ledger, and what is broken of them under load.
 
-``scripts/break-cluster ROUNDS`` breaks everything in turn, as often as that.
+``scripts/break-cluster`` breaks everything in turn, as often as wanted.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
-import sys
-import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import nats
-
-# Beside pytest, which does so by itself, for what is run as a program.
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from broker_process import BrokerProcess
-from ledger import TOPIC, Ledger
+import nats.errors
+from broker_process import BrokerProcess, wait_until
+from ledger import READER, Ledger
 
 from mbctl.cluster.processes import Cluster
 
-# An election takes up to 9 s, and on a machine that is busy some more.
-SERVICE_S = 15.0
+# Sending and reading go on so soon: an election takes up to 9 s.
+SERVICE_S = 10.0
 LOAD = 300
+
+
+class Fault(msgspec.Struct):
+    """What a fault came to, in seconds: until the load went on, and the longest pauses."""
+
+    name: str
+    back_s: float
+    sending_pause_s: float
+    reading_pause_s: float
 
 
 class World:
@@ -36,25 +43,66 @@ class World:
         url = self.cluster.url
         self.servers = [BrokerProcess("--replicas", "3", engine=url) for _ in range(2)]
         self.ledger = Ledger(self.servers[0].address, self.servers[1].address)
-        self.took: dict[str, float] = {}
+        self.faults: list[Fault] = []
+
+    # --- who leads ------------------------------------------------------------------------
 
     def leader(self) -> str:
         """The node that leads the stream of the topic."""
+        return self._leader("STREAM.LIST", "streams", lambda one: "mbctl.id" in _metadata(one))
 
-        async def ask() -> str:
+    def reader_leader(self) -> str:
+        """The node that leads the consumer of the reader."""
+        stream = self._found("STREAM.LIST", "streams", lambda one: "mbctl.id" in _metadata(one))
+        verb = f"CONSUMER.LIST.{stream['config']['name']}"
+        return self._leader(verb, "consumers", lambda one: one["name"].startswith(READER))
+
+    def _leader(self, verb: str, key: str, is_it: Callable[[Any], bool]) -> str:
+        def ask() -> str | None:
+            # In an election nobody knows.
+            with contextlib.suppress(nats.errors.Error, OSError, StopIteration):
+                return self._found(verb, key, is_it)["cluster"].get("leader")
+            return None
+
+        return wait_until(ask)
+
+    def _found(self, verb: str, key: str, is_it: Callable[[Any], bool]) -> Any:
+        async def ask() -> Any:
             client = await nats.connect(self.cluster.url.split(","), connect_timeout=2)
             try:
-                reply = await client.request(f"$JS.API.STREAM.INFO.mbctl_{TOPIC}", timeout=5)
-                return msgspec.json.decode(reply.data)["cluster"]["leader"]
+                reply = await client.request(f"$JS.API.{verb}", timeout=5)
+                return next(one for one in msgspec.json.decode(reply.data)[key] or () if is_it(one))
             finally:
                 await client.close()
 
         return asyncio.run(ask())
 
-    def kill(self, node: str) -> None:
+    def follower(self) -> str:
+        """A node that leads neither the stream nor the consumer, if there is one."""
+        leaders = [self.leader(), self.reader_leader()]
+        return min(self.cluster.node_names(), key=leaders.count)
+
+    # --- breaking -------------------------------------------------------------------------
+
+    def kill(self, *nodes: str) -> None:
+        """End nodes without a word."""
+        for node in nodes:
+            os.kill(self._pid(node), signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def paused(self, node: str) -> Iterator[None]:
+        """Let a node stand still."""
+        pid = self._pid(node)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def _pid(self, node: str) -> int:
         pid = self.cluster.pid(node)
         assert pid is not None
-        os.kill(pid, signal.SIGKILL)
+        return pid
 
     def kill_server(self, at: int) -> None:
         """Kill a server, and start another one in its place."""
@@ -63,101 +111,80 @@ class World:
         self.servers[at].check()
         self.servers[at] = BrokerProcess("--replicas", "3", port=port, engine=self.cluster.url)
 
-    def comes_back(self, what: str) -> None:
-        """Wait until both sending and reading go on, and note how long that took."""
-        self.took[what] = self.ledger.wait_for(LOAD)
-
     def wait_until_whole(self) -> None:
+        """Wait until all nodes have what the others have."""
         until = time.monotonic() + 30
         while not all(node.state == "ready" for node in self.cluster.status()):
             assert time.monotonic() < until, self.cluster.status()
             time.sleep(0.1)
 
+    # --- what was seen --------------------------------------------------------------------
+
+    def suffer(self, name: str) -> Fault:
+        """Break something while all works, until all works again; what that came to."""
+        self.ledger.wait_for(LOAD)
+        begun = time.monotonic()
+        back_s = FAULTS[name](self)
+        self.wait_until_whole()
+        self.ledger.wait_for(LOAD)
+        fault = Fault(name, back_s, *self.ledger.pauses(begun))
+        self.faults.append(fault)
+        return fault
+
     def end(self) -> None:
-        """End everything, and assert that nothing was lost and no pause was long."""
+        """End the load, and assert that the ledger agrees and no fault lasted long."""
         self.ledger.close()
         self.ledger.check()
-        assert max(self.ledger.pauses()) < SERVICE_S, self.ledger.pauses()
-
-    def figures(self) -> dict[str, float]:
-        """What was seen, of what is promised and of what is not."""
-        sending, reading = self.ledger.pauses()
-        return {
-            **self.took,
-            "longest pause of sending": sending,
-            "longest pause of reading": reading,
-            "sent": len(self.ledger.sent),
-            "read twice before an ack": len(self.ledger.read) - len(set(self.ledger.read)),
-            "read again after a confirmed ack": len(self.ledger.again),
-            "in order": self.ledger.is_in_order,
-        }
+        for fault in self.faults:
+            assert max(fault.sending_pause_s, fault.reading_pause_s) < SERVICE_S, fault
 
     def close(self) -> None:
+        """Leave no process behind."""
         self.ledger.close()
         for server in self.servers:
             server.check()
         self.cluster.stop()
 
 
-def break_leader(world: World) -> None:
-    leader = world.leader()
-    world.kill(leader)
-    world.comes_back("leader killed")
-    world.cluster.start_node(leader)
+def _metadata(found: Any) -> dict[str, str]:
+    return found["config"].get("metadata") or {}
 
 
-def break_follower(world: World) -> None:
-    follower = next(name for name in world.cluster.node_names() if name != world.leader())
-    world.kill(follower)
-    world.comes_back("follower killed")
-    world.cluster.start_node(follower)
+def _kill_node(which: Callable[[World], str]) -> Callable[[World], float]:
+    def fault(world: World) -> float:
+        node = which(world)
+        world.kill(node)
+        back_s = world.ledger.wait_for(LOAD)
+        world.cluster.start_node(node)
+        return back_s
+
+    return fault
 
 
-def pause_leader(world: World) -> None:
-    pid = world.cluster.pid(world.leader())
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        world.comes_back("leader paused")
-    finally:
-        os.kill(pid, signal.SIGCONT)
+def _pause_node(which: Callable[[World], str]) -> Callable[[World], float]:
+    def fault(world: World) -> float:
+        with world.paused(which(world)):
+            return world.ledger.wait_for(LOAD)
+
+    return fault
 
 
-def break_sender(world: World) -> None:
-    world.kill_server(0)
-    world.comes_back("server of the sender killed")
+def _kill_server(at: int) -> Callable[[World], float]:
+    def fault(world: World) -> float:
+        world.kill_server(at)
+        return world.ledger.wait_for(LOAD)
+
+    return fault
 
 
-def break_reader(world: World) -> None:
-    world.kill_server(1)
-    world.comes_back("server of the reader killed")
-
-
-ALL = (break_leader, pause_leader, break_follower, break_sender, break_reader)
-
-
-def break_all(directory: Path) -> dict[str, float]:
-    """Break everything in turn; what was seen."""
-    world = World(directory)
-    try:
-        for fault in ALL:
-            world.ledger.wait_for(LOAD)
-            fault(world)
-            world.wait_until_whole()
-        world.ledger.wait_for(LOAD)
-        world.end()
-        return world.figures()
-    finally:
-        world.close()
-
-
-def main() -> None:
-    """Break a new cluster as often as the argument says, and print what was seen."""
-    for number in range(int(sys.argv[1]) if len(sys.argv) > 1 else 1):
-        with tempfile.TemporaryDirectory() as directory:
-            seen = break_all(Path(directory))
-        print(f"round {number + 1}: " + ", ".join(f"{k} {v:.4g}" for k, v in seen.items()))
-
-
-if __name__ == "__main__":
-    main()
+FAULTS: dict[str, Callable[[World], float]] = {
+    "leader of the stream killed": _kill_node(World.leader),
+    "leader of the stream paused": _pause_node(World.leader),
+    "leader of the consumer killed": _kill_node(World.reader_leader),
+    "leader of the consumer paused": _pause_node(World.reader_leader),
+    "follower killed": _kill_node(World.follower),
+    "follower paused": _pause_node(World.follower),
+    "server of the publisher killed": _kill_server(0),
+    "server of the reader killed": _kill_server(1),
+}
+"""What can be broken; each is a call that breaks it and says how long until the load went on."""

@@ -2,14 +2,16 @@
 
 import threading
 import time
+from bisect import bisect_left
 from itertools import pairwise
 
 from mbctl import Admin, Publisher, Subscriber
 from mbctl.errors import MbctlError
 
 TOPIC, READER = "orders", "billing"
-# A batch of so many messages is one message of the cluster.
+# A batch of so many messages is one message of the cluster, and so many batches are under way.
 _BATCH = 5
+_BATCHES = 4
 _BEHIND = 1000
 
 
@@ -53,11 +55,13 @@ class Ledger:
         number = 0
         with Publisher(self._send_to, timeout=60) as publisher:
             while not self._is_over.is_set():
-                numbers = range(number, number + _BATCH)
-                publisher.send_many(TOPIC, [b"%d" % one for one in numbers])
+                numbers = range(number, number + _BATCH * _BATCHES)
+                with publisher.pipeline() as pipe:
+                    for first in numbers[::_BATCH]:
+                        pipe.send_many(TOPIC, [b"%d" % (first + more) for more in range(_BATCH)])
                 self.sent += numbers
                 self.sent_at.append(time.monotonic())
-                number += _BATCH
+                number = numbers.stop
                 # The reader, who waits for each confirmation, is to keep up.
                 while len(self.sent) - len(self.read) > _BEHIND and not self._is_over.is_set():
                     time.sleep(0.001)
@@ -86,9 +90,10 @@ class Ledger:
                     return
 
     def wait_for(self, more: int, *, patience_s: float = 40.0) -> float:
-        """Wait until so many more messages were read; how long that took."""
-        begun, target = time.monotonic(), len(self.read) + more
-        while len(self.read) < target:
+        """Wait until so many more messages were sent and read; how long that took."""
+        begun, sent = time.monotonic(), len(self.sent) + more
+        read = max(len(self.read), len(self.sent)) + more
+        while len(self.sent) < sent or len(self.read) < read:
             assert time.monotonic() - begun < patience_s, "the service did not come back"
             assert not self.errors, self.errors
             time.sleep(0.01)
@@ -103,27 +108,47 @@ class Ledger:
         for thread in self._threads:
             thread.join(10)
 
-    def check(self) -> None:
-        """Assert that all is stored, once and in order; ``again`` is for others to judge."""
-        if self.errors:
-            raise self.errors[0]
-        missing = sorted(set(self.sent) - set(self.read))
-        assert not missing, f"{len(missing)} acknowledged messages are lost, the first {missing[0]}"
-        twice = [number for number, offsets in self.offsets.items() if len(offsets) > 1]
-        assert not twice, f"{len(twice)} messages are stored twice, the first {twice[0]}"
-        places = [self.offsets[number] for number in sorted(self.offsets)]
-        assert places == sorted(places, key=min), "messages are not stored in their order"
+    # --- what was seen --------------------------------------------------------------------
 
     @property
-    def is_in_order(self) -> bool:
-        """Whether each message came before those that were sent after it."""
-        first_seen = list(dict.fromkeys(list(self.read)))
-        return first_seen == sorted(first_seen)
+    def lost(self) -> list[int]:
+        """What was acknowledged to its sender and never read."""
+        return sorted(set(self.sent) - set(self.read))
 
-    def pauses(self) -> tuple[float, float]:
-        """The longest time without an acknowledged send, and without a delivery."""
-        return _longest(self.sent_at), _longest(self.read_at)
+    @property
+    def stored_twice(self) -> list[int]:
+        """What was read at two places of the topic."""
+        return [number for number, offsets in self.offsets.items() if len(offsets) > 1]
+
+    @property
+    def out_of_order(self) -> list[int]:
+        """What was read for the first time after a message that was sent later."""
+        first_seen = list(dict.fromkeys(self.read))
+        return [later for earlier, later in pairwise(first_seen) if later < earlier]
+
+    @property
+    def read_twice(self) -> int:
+        """How many deliveries were not the first one of their message."""
+        return len(self.read) - len(set(self.read))
+
+    def pauses(self, since: float = 0.0) -> tuple[float, float]:
+        """The longest time without an acknowledged send, and without a delivery, since then."""
+        return _longest(self.sent_at, since), _longest(self.read_at, since)
+
+    def check(self) -> None:
+        """Assert that all was stored once, and read in order, and not after it was acknowledged."""
+        if self.errors:
+            raise self.errors[0]
+        assert not self.lost, _told(self.lost, "acknowledged messages are lost")
+        assert not self.stored_twice, _told(self.stored_twice, "messages are stored twice")
+        assert not self.again, _told(self.again, "came again after a confirmed acknowledgement")
+        assert not self.out_of_order, _told(self.out_of_order, "came after later ones")
 
 
-def _longest(at: list[float]) -> float:
+def _longest(at: list[float], since: float) -> float:
+    at = at[max(0, bisect_left(at, since) - 1) :]
     return max((later - earlier for earlier, later in pairwise(at)), default=0.0)
+
+
+def _told(numbers: list[int], what: str) -> str:
+    return f"{len(numbers)} {what}, the first {numbers[0]}"

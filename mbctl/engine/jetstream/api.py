@@ -3,20 +3,19 @@
 All of them may be made again: what was done already is found done.
 """
 
-import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 
+from mbctl.engine.jetstream.attempts import Attempts
 from mbctl.engine.jetstream.link import Headers, Link, Reply
 from mbctl.errors import DiskFull, MbctlError, OutcomeUnknown, ServerError, Timeout
 
-# How long one attempt may take, and how long all of them together: an election takes up to 9 s.
-_ATTEMPT_S = 2.0
-_PATIENCE_S = 12.0
-_PAUSE_S = 0.1
+# How long all attempts may take together: an election takes up to 9 s.
+_PATIENCE_S = 15.0
+# How long the first attempt of a change may take, the only one whose outcome is always clear.
+_PUT_S = 1.0
 
 # Error codes of JetStream. Source: server/errors.json of nats-server.
 CONSUMER_NOT_FOUND = 10014
@@ -89,16 +88,14 @@ class Api:
         Raises:
             Timeout: there was none.
         """
-        until = time.monotonic() + patience_s
-        pause_s = _PAUSE_S
+        attempts = Attempts(patience_s)
         while True:
-            reply = await self.link.ask(subject, body, timeout=_ATTEMPT_S, headers=headers)
+            reply = await self.link.ask(subject, body, timeout=attempts.timeout_s, headers=headers)
             if not reply.is_lost and not _is_temporary(reply.body):
                 return reply
-            if time.monotonic() + pause_s > until:
+            if attempts.are_over:
                 raise Timeout(what="the cluster's answer", seconds=f"{patience_s:g}")
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, 1.0)
+            await attempts.pause()
 
     async def maybe(self, verb: str, request: Json | None, missing: int) -> Json | None:
         """Make a request; None if it is refused because what it is about is not there."""
@@ -141,7 +138,7 @@ class Api:
             if not items or offset >= page["total"]:
                 break
         if missing:
-            raise Timeout(what="the answer of all nodes", seconds=f"{_ATTEMPT_S:g}")
+            raise Timeout(what="the answer of all nodes", seconds=f"{_PATIENCE_S:g}")
 
     async def consumer_names(self, stream: str) -> list[str]:
         """The names of a stream's consumers."""
@@ -170,14 +167,12 @@ class Api:
             DiskFull: it has no room.
         """
         headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
-        first = True
+        is_first = True
         try:
-            while True:
-                reply = await self.link.ask(key, value, timeout=_ATTEMPT_S, headers=headers)
-                if reply.is_lost or _is_temporary(reply.body):
-                    reply = await self.ask(key, value, headers=headers)
-                    first = False
-                break
+            reply = await self.link.ask(key, value, timeout=_PUT_S, headers=headers)
+            if reply.is_lost or _is_temporary(reply.body):
+                is_first = False
+                reply = await self.ask(key, value, headers=headers)
         except Timeout as error:
             raise OutcomeUnknown(what="the change") from error
         answer: Json = msgspec.json.decode(reply.body)
@@ -186,7 +181,7 @@ class Api:
             return int(answer["seq"])
         if refusal.get("err_code") not in WRONG_LAST_SEQUENCE:
             raise error_of(refusal.get("err_code", 0), refusal.get("description", "?"))
-        if not first:
+        if not is_first:
             # The attempt before may have been the one that changed it.
             found, now = await self.get(key, key_bucket(key))
             if found == value:

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from mbctl.engine.jetstream.reader import Reader
 
 # How long JetStream waits at most: when its leader dies, nobody says so.
-_EXPIRES_S = 4.0
+_EXPIRES_S = 3.0
 # What its last word may take after that.
-_GRACE_S = 1.5
-_NO_WAIT_S = 1.5
+_GRACE_S = 0.75
+_NO_WAIT_S = 1.0
 # So many batches are asked for at first, when it is not known how large they are.
 _FIRST = 4
 _BATCHES_MAX = 2_000

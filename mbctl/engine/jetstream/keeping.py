@@ -14,6 +14,7 @@ from mbctl.engine.dead_letters import (
     TOPIC_HEADER,
 )
 from mbctl.engine.jetstream import entries, names
+from mbctl.engine.jetstream.attempts import Attempts
 from mbctl.engine.jetstream.held import EXHAUSTED, PARKED, Held, Part
 from mbctl.errors import DataLoss, MbctlError, OutcomeUnknown
 from mbctl.model import NS_PER_S, Receipt
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
     from mbctl.engine.jetstream.reader import Reader
 
-_ATTEMPT_S = 2.0
-_PAUSE_S = 0.1
-_PAUSE_MAX_S = 1.0
 # How long an acknowledgement may take to be confirmed before it is said to be unknown.
 _PATIENCE_S = 25.0
 # What is parked is looked at again so often, to be put off again: nobody holds it meanwhile.
@@ -105,21 +103,18 @@ class Keeping:
 
     async def _settled(self, held: Held, what: bytes) -> None:
         """Tell JetStream what is to become of a batch, until it confirms that."""
-        loop = asyncio.get_running_loop()
-        until, pause_s = loop.time() + _PATIENCE_S, _PAUSE_S
-        link = self._reader.parts.link
+        attempts, link = Attempts(_PATIENCE_S), self._reader.parts.link
         while True:
-            reply = await link.ask(held.reply, what, timeout=_ATTEMPT_S)
+            reply = await link.ask(held.reply, what, timeout=attempts.timeout_s)
             if not reply.is_lost:
                 return
-            if self._reader.is_ended or loop.time() > until:
+            if self._reader.is_ended or attempts.are_over:
                 raise OutcomeUnknown(what="the acknowledgement")
             if reply.has_no_taker:
                 # The consumer has no leader now, or is gone; whoever pulls finds out.
                 self._reader.fetching.is_gone = True
                 self._reader.wake()
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, _PAUSE_MAX_S)
+            await attempts.pause()
 
     # --- storing --------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ import msgspec
 from mbctl.batch import Buffer
 from mbctl.engine.interface import Done
 from mbctl.engine.jetstream import api
+from mbctl.engine.jetstream.attempts import Attempts
 from mbctl.engine.jetstream.link import Reply
 from mbctl.engine.jetstream.names import offset_of
 from mbctl.engine.jetstream.topics import Topic
@@ -35,9 +36,8 @@ if TYPE_CHECKING:
 # JetStream takes at most 1,000 messages in an atomic publish.
 _GROUP_MAX = 500
 _GROUP_BYTES = 4 * MIB
-_ATTEMPT_S = 2.5
-_PAUSE_S = 0.05
-_PAUSE_MAX_S = 0.5
+# How long a group may take to be stored; after that each of its batches is tried alone.
+_GROUP_S = 1.0
 
 _group_ids = itertools.count(1)
 _group_prefix = secrets.token_hex(8)
@@ -154,7 +154,7 @@ class Line:
                 link.publish(topic.subject, out.body, headers=headers)
             else:
                 headers["Nats-Batch-Commit"] = "1"
-                reply_to = link.expect(answered, _ATTEMPT_S)
+                reply_to = link.expect(answered, _GROUP_S)
                 link.publish(topic.subject, out.body, reply=reply_to, headers=headers)
         reply = await future
         if reply.is_lost:
@@ -178,14 +178,17 @@ class Line:
             MbctlError: it is refused.
         """
         parts = self._parts
-        pause_s, was_full = _PAUSE_S, False
+        attempts, was_full = Attempts(parts.options.retry_s), False
         while True:
             if parts.is_stopped:
                 raise OutcomeUnknown(what="the send") if out.was_tried else ServerStopping()
             if parts.runtime.now_ns() >= out.until_ns:
                 raise OutcomeUnknown(what="the send, which the cluster did not answer in time,")
             reply = await parts.link.ask(
-                topic.subject, out.body, timeout=_ATTEMPT_S, headers={"Nats-Msg-Id": out.id}
+                topic.subject,
+                out.body,
+                timeout=attempts.timeout_s,
+                headers={"Nats-Msg-Id": out.id},
             )
             out.was_tried = True
             if not reply.is_lost:
@@ -204,8 +207,7 @@ class Line:
             elif reply.has_no_taker:
                 # Its stream has no leader now, or is gone.
                 topic = await self._again(topic)
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, _PAUSE_MAX_S)
+            await attempts.pause()
 
     async def _again(self, topic: Topic) -> Topic:
         """The topic as it is now; as it was if the cluster cannot tell.
