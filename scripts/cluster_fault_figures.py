@@ -89,16 +89,14 @@ def page_of(rounds: list[Round], names: list[str]) -> str:
     lines = [
         "# Faults of a cluster",
         "",
-        f"{len(rounds)} rounds of `scripts/break-cluster`: three nodes and replicas, two servers, "
-        "a publisher with four",
-        "batches under way and a single reader that waits for each acknowledgement, on one machine "
-        f"with {machine()['cores']} cores that",
-        "others used too. [cluster_faults.json](cluster_faults.json) has the figures of each round.",
+        f"{len(rounds)} rounds of `scripts/break-cluster`: three nodes and replicas, two servers,",
+        "a publisher with four batches under way and a single reader that waits for each",
+        f"acknowledgement, on one machine with {machine()['cores']} cores that others used too.",
+        "[cluster_faults.json](cluster_faults.json) has the figures of each round.",
         "",
-        "Seconds from the fault until 300 messages that were sent after it were read (for a server: "
-        "from when another",
-        "is there), and the longest time without an acknowledged send and without a delivery, until "
-        "all nodes were back:",
+        "Seconds from the fault until 300 messages that were sent after it were read (for a",
+        "server: from when another is there), and the longest time without an acknowledged send",
+        "and without a delivery, until all nodes were back:",
         "",
         "| fault | back: median | worst | no send: worst | no delivery: worst |",
         "|---|---|---|---|---|",

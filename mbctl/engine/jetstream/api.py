@@ -15,7 +15,7 @@ from mbctl.errors import DiskFull, MbctlError, OutcomeUnknown, ServerError, Time
 # How long all attempts may take together: an election takes up to 9 s.
 _PATIENCE_S = 15.0
 # How long the first attempt of a change may take, the only one whose outcome is always clear.
-_PUT_S = 1.0
+_PUT_S = 0.5
 
 # Error codes of JetStream. Source: server/errors.json of nats-server.
 CONSUMER_NOT_FOUND = 10014

@@ -8,7 +8,8 @@ import asyncio
 
 # nats-server elects within 9 s of the last word of a leader; some more for the votes.
 _ELECTION_S = 10.0
-_ATTEMPT_S = 1.0
+# What comes on top of an election, at worst.
+_ATTEMPT_S = 0.5
 _SLOW_ATTEMPT_S = 4.0
 _PAUSE_S = 0.05
 _PAUSE_MAX_S = 0.25
