@@ -118,6 +118,17 @@ class World:
             assert time.monotonic() < until, self.cluster.status()
             time.sleep(0.1)
 
+    @contextlib.contextmanager
+    def without_majority(self) -> Iterator[None]:
+        """Let two of the three nodes be down."""
+        down = [name for name in self.cluster.node_names() if name != self.leader()]
+        self.kill(*down)
+        try:
+            yield
+        finally:
+            for node in down:
+                self.cluster.start_node(node)
+
     # --- what was seen --------------------------------------------------------------------
 
     def suffer(self, name: str) -> Fault:

@@ -27,6 +27,7 @@ from mbctl.engine.jetstream.api import MESSAGE_NOT_FOUND, Json
 from mbctl.engine.jetstream.entries import ConfirmedEntry
 from mbctl.engine.jetstream.held import Held
 from mbctl.engine.jetstream.topics import first_sequence, time_ns
+from mbctl.model import MIB
 
 if TYPE_CHECKING:
     from mbctl.engine.jetstream.reader import Reader
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
 _ANSWER_S = 0.3
 # For so long they are not asked again.
 _SHARED_S = 10.0
-# So many batches are taken from the stream at once.
+# So many batches are taken from the stream at once, and about so many bytes of all are kept: the
+# rest is fetched when it is granted.
 _AT_ONCE = 64
+_BYTES_KEPT = 8 * MIB
 
 
 class Mending:
@@ -112,9 +115,14 @@ class Mending:
             self._shared_until = asyncio.get_running_loop().time() + _SHARED_S
             return
         last = int(found["delivered"]["consumer_seq"])
+        size = 0
         for at in range(0, len(missing), _AT_ONCE):
             some = missing[at : at + _AT_ONCE]
-            await asyncio.gather(*(self._take(one, last, deliveries) for one in some))
+            taken = await asyncio.gather(*(self._take(one, last, deliveries) for one in some))
+            for held in filter(None, taken):
+                size += held.size
+                if size > _BYTES_KEPT:
+                    held.body = None
 
     def _is_here(self, sequence: int) -> bool:
         reader = self._reader
@@ -131,30 +139,30 @@ class Mending:
             "reads", reader.topic.name, reader.topic.topic_id, reader.subscriber, _ANSWER_S
         )
 
-    async def _take(self, sequence: int, consumer_sequence: int, deliveries: int) -> None:
-        """Take a batch from the stream in hand."""
+    async def _take(self, sequence: int, consumer_sequence: int, deliveries: int) -> Held | None:
+        """Take a batch from the stream in hand, if it is still there and not here."""
         reader, topic = self._reader, self._reader.topic
         verb = f"STREAM.MSG.GET.{topic.stream}"
         got = await reader.parts.api.maybe(verb, {"seq": sequence}, MESSAGE_NOT_FOUND)
         if got is None or self._is_here(sequence):
-            return
+            return None
         message = got["message"]
         body = msgspec.convert(message.get("data", ""), bytes, strict=False)
         reply = names.acknowledge_of(topic.stream, reader.consumer, sequence, consumer_sequence)
         # From now on it is lent to this server.
         reader.parts.link.publish(reply, b"+WPI")
-        await reader.recalling.recall(
-            Held(
-                sequence,
-                count=batches.count_of(body),
-                body=body,
-                timestamp=time_ns(message["time"]),
-                delivered=deliveries,
-                reply=reply,
-                place=reader.parts.new_place(),
-                now_ns=reader.parts.runtime.now_ns(),
-            )
+        held = Held(
+            sequence,
+            count=batches.count_of(body),
+            body=body,
+            timestamp=time_ns(message["time"]),
+            delivered=deliveries,
+            reply=reply,
+            place=reader.parts.new_place(),
+            now_ns=reader.parts.runtime.now_ns(),
         )
+        await reader.recalling.recall(held)
+        return held
 
 
 def missing_of(
