@@ -23,6 +23,8 @@ from mbctl.server.runtime import AsyncioRuntime
 
 T = TypeVar("T")
 
+TOPIC = "confirmed"
+
 
 # --- pure -------------------------------------------------------------------------------------
 
@@ -100,15 +102,15 @@ async def asked(verb: Callable[..., Any], *args: Any, **named: Any) -> Any:
 
 
 def with_two(url: str, work: Callable[[JetStreamEngine, JetStreamEngine], Awaitable[T]]) -> T:
-    """What comes of work with two engines on one cluster, and an empty topic ``orders``."""
+    """What comes of work with two engines on one cluster, and an empty topic ``confirmed``."""
 
     async def main() -> T:
         engines = [await opened(url) for _ in range(2)]
         try:
-            await asked(engines[0].create_topic, "orders", TopicSettings(), False)
+            await asked(engines[0].create_topic, TOPIC, TopicSettings(), False)
             return await work(*engines)
         finally:
-            await asked(engines[0].delete_topic, "orders")
+            await asked(engines[0].delete_topic, TOPIC)
             for engine in engines:
                 closed = asyncio.Event()
                 engine.close(closed.set)
@@ -122,7 +124,7 @@ def test_two_servers_that_acknowledge_at_once_lose_nothing_of_each_other(
     clusters: Callable[[int], str],
 ) -> None:
     async def work(one: JetStreamEngine, other: JetStreamEngine) -> ConfirmedEntry:
-        topic = await one.registry.get("orders")
+        topic = await one.registry.get(TOPIC)
         both = [Confirmed(engine, topic, "billing") for engine in (one, other)]
         notes = [both[at % 2].note(at) for at in range(40)]
         await asyncio.gather(*notes[::3])
@@ -138,7 +140,7 @@ def test_what_is_acknowledged_of_a_place_that_was_left_changes_nothing(
     clusters: Callable[[int], str],
 ) -> None:
     async def work(one: JetStreamEngine, other: JetStreamEngine) -> list[Range]:
-        topic = await one.registry.get("orders")
+        topic = await one.registry.get(TOPIC)
         mine, theirs = (Confirmed(engine, topic, "billing") for engine in (one, other))
         await mine.note(7)
         await theirs.load()
@@ -159,8 +161,8 @@ def test_subscription_made_while_all_is_given_up_misses_nothing_after_its_beginn
         for engine in (one, other):
             engine.register_publisher(b"session".ljust(16), lambda _: None)
         one.register_subscriber(b"a", "first", lambda _: None)
-        await asked(one.subscribe, b"a", "orders", SubscribeOptions())
-        topic = await one.registry.get("orders")
+        await asked(one.subscribe, b"a", TOPIC, SubscribeOptions())
+        topic = await one.registry.get(TOPIC)
         offsets: list[int] = []
         seen: set[bool] = set()
 
@@ -177,22 +179,20 @@ def test_subscription_made_while_all_is_given_up_misses_nothing_after_its_beginn
                     one.send,
                     b"session".ljust(16),
                     turn * 5 + number + 1,
-                    "orders",
+                    TOPIC,
                     batches.encode([b"x"]),
                     age_ms=0,
                 )
                 offsets.append(sent.offset)
             ranges = [(offset, offset + 1) for offset in offsets[-5:]]
-            got = await asked(
-                one.pull, b"a", "orders", max_messages=99, max_bytes=9999, wait_ms=2000
-            )
+            got = await asked(one.pull, b"a", TOPIC, max_messages=99, max_bytes=9999, wait_ms=2000)
             assert [first for first, *_ in got.pieces] == offsets[-5:]
-            await asked(one.ack, b"a", "orders", got.topic_id, ranges)
+            await asked(one.ack, b"a", TOPIC, got.topic_id, ranges)
             if turn == 0:
                 await give_up(one, 0)
             # Both give up what they may, while one of them makes a subscription.
             made, *_ = await asyncio.gather(
-                asked(other.subscribe, member, "orders", SubscribeOptions(start="earliest")),
+                asked(other.subscribe, member, TOPIC, SubscribeOptions(start="earliest")),
                 give_up(one, 2 * turn),
                 give_up(other, 2 * turn),
             )
@@ -200,10 +200,10 @@ def test_subscription_made_while_all_is_given_up_misses_nothing_after_its_beginn
             kept = [offset for offset in offsets if offset >= made.offset]
             seen.add(bool(kept))
             read = await asked(
-                other.pull, member, "orders", max_messages=99, max_bytes=9999, wait_ms=50
+                other.pull, member, TOPIC, max_messages=99, max_bytes=9999, wait_ms=50
             )
             assert [first for first, *_ in read.pieces] == kept
-            await asked(other.unsubscribe, "orders", name)
+            await asked(other.unsubscribe, TOPIC, name)
         # Sometimes the one was first, and sometimes the other.
         assert seen == {True, False}
 

@@ -14,6 +14,8 @@ from mbctl.errors import DiskFull, MbctlError, OutcomeUnknown, ServerError, Time
 
 # How long all attempts may take together: an election takes up to 9 s.
 _PATIENCE_S = 15.0
+# How long a node may take to hear of a new stream.
+_HEARD_S = 2.0
 # How long the first attempt of a change may take, the only one whose outcome is always clear.
 _PUT_S = 0.5
 
@@ -106,6 +108,17 @@ class Api:
                 return None
             raise
 
+    async def certain(self, verb: str, request: Json | None, missing: int) -> Json | None:
+        """The same about a stream that is there: a node may hear of a new one a moment late."""
+        attempts = Attempts(_HEARD_S)
+        while True:
+            try:
+                return await self.maybe(verb, request, missing)
+            except ApiError as error:
+                if error.code != STREAM_NOT_FOUND or attempts.are_over:
+                    raise
+            await attempts.pause()
+
     # --- streams and consumers ------------------------------------------------------------
 
     async def stream(self, stream: str) -> Json | None:
@@ -153,7 +166,7 @@ class Api:
         It is asked of the leader, as others may not have heard of the last change.
         """
         request = {"last_by_subj": key}
-        found = await self.maybe(f"STREAM.MSG.GET.{bucket}", request, MESSAGE_NOT_FOUND)
+        found = await self.certain(f"STREAM.MSG.GET.{bucket}", request, MESSAGE_NOT_FOUND)
         if found is None:
             return b"", 0
         message = found["message"]

@@ -132,7 +132,8 @@ class Consumers:
         consumer = names.consumer_of(subscriber, topic.topic_id)
         request = {"stream_name": topic.stream, "config": config, "action": "create"}
         try:
-            await parts.api.call(f"CONSUMER.CREATE.{topic.stream}.{consumer}", request)
+            verb = f"CONSUMER.CREATE.{topic.stream}.{consumer}"
+            await parts.api.certain(verb, request, CONSUMER_NOT_FOUND)
         except ApiError as error:
             if error.code in CONSUMER_EXISTS:
                 return None

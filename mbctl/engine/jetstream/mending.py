@@ -47,13 +47,17 @@ class Mending:
 
     def __init__(self, reader: "Reader") -> None:
         self._reader = reader
-        self.is_due = reader.is_durable
-        """Whether something may be missing."""
+        self._is_in_doubt = reader.is_durable
         self._below: int | None = None
         """Where what may be missing ends, if it is known."""
         self._has_begun = False
         self._shared_until = 0.0
         self._lock = asyncio.Lock()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether something may be missing: then nothing newer is to be granted."""
+        return self._is_in_doubt or self._lock.locked()
 
     def doubt(self, *, below: int | None = None) -> None:
         """Something may be missing: of what was delivered, or of that ``below`` a sequence."""
@@ -61,8 +65,8 @@ class Mending:
             return
         if below is not None and asyncio.get_running_loop().time() < self._shared_until:
             return
-        if not self.is_due:
-            self.is_due, self._below = True, below
+        if not self._is_in_doubt:
+            self._is_in_doubt, self._below = True, below
         elif below is None or self._below is None:
             self._below = None
         else:
@@ -75,10 +79,10 @@ class Mending:
             Timeout: the cluster did not answer.
         """
         async with self._lock:
-            if not self.is_due or self._reader.is_ended or self._reader.is_paused:
+            if not self._is_in_doubt or self._reader.is_ended or self._reader.is_paused:
                 return
             below, self._below = self._below, None
-            self.is_due, is_mended = False, False
+            self._is_in_doubt = is_mended = False
             try:
                 await self._mend(below)
                 is_mended = True

@@ -169,11 +169,11 @@ class Reader:
             await self._mend(pull)
         if pull.number not in self.pulls or self.mending.is_due:
             return
-        has_some = bool(self._open) and not self.recalling.is_busy
         if fetching.is_dry and not self.keeping.is_giving_back:
             await self._catch_up()
-            if pull.number not in self.pulls:
+            if pull.number not in self.pulls or self.mending.is_due:
                 return
+        has_some = bool(self._open) and not self.recalling.is_busy
         is_all = fetching.is_dry or (fetching.is_waiting and not self._is_catching_up)
         if has_some and (is_all or self._has_enough(pull)):
             self._is_catching_up = self._may_wait = False
@@ -320,7 +320,7 @@ class Reader:
             return
         if not self.is_durable:
             self.skipped += sequence - last - 1
-        elif delivery.delivered == 1:
+        else:
             self.mending.doubt(below=sequence)
 
     def is_next(self, delivery: Delivery) -> bool:
