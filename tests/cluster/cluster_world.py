@@ -16,9 +16,10 @@ import msgspec
 import nats
 import nats.errors
 from broker_process import BrokerProcess, wait_until
-from ledger import READER, Ledger
+from ledger import READER, TOPIC, Ledger
 
 from mbctl.cluster.processes import Cluster
+from mbctl.engine.jetstream.names import topic_of
 
 # Sending and reading go on so soon: an election takes up to 9 s.
 SERVICE_S = 10.0
@@ -49,33 +50,38 @@ class World:
 
     def leader(self) -> str:
         """The node that leads the stream of the topic."""
-        return self._leader("STREAM.LIST", "streams", lambda one: "mbctl.id" in _metadata(one))
+        return wait_until(lambda: self._leader(self._stream()))
 
     def reader_leader(self) -> str:
         """The node that leads the consumer of the reader."""
-        stream = self._found("STREAM.LIST", "streams", lambda one: "mbctl.id" in _metadata(one))
-        verb = f"CONSUMER.LIST.{stream['config']['name']}"
-        return self._leader(verb, "consumers", lambda one: one["name"].startswith(READER))
+        return wait_until(lambda: self._leader(self._consumer()))
 
-    def _leader(self, verb: str, key: str, is_it: Callable[[Any], bool]) -> str:
-        def ask() -> str | None:
-            # In an election nobody knows.
-            with contextlib.suppress(nats.errors.Error, OSError, StopIteration):
-                return self._found(verb, key, is_it)["cluster"].get("leader")
-            return None
+    def _leader(self, found: Any) -> str | None:
+        # In an election nobody knows.
+        return found and found["cluster"].get("leader")
 
-        return wait_until(ask)
+    def _stream(self) -> Any:
+        return self._found("STREAM.LIST", "streams", _is_ours)
+
+    def _consumer(self) -> Any:
+        stream = self._stream()
+        verb = f"CONSUMER.LIST.{stream['config']['name']}" if stream else ""
+        return verb and self._found(verb, "consumers", lambda one: one["name"].startswith(READER))
 
     def _found(self, verb: str, key: str, is_it: Callable[[Any], bool]) -> Any:
+        """The first of a list of JetStream's; None where nobody knows."""
+
         async def ask() -> Any:
             client = await nats.connect(self.cluster.url.split(","), connect_timeout=2)
             try:
-                reply = await client.request(f"$JS.API.{verb}", timeout=5)
-                return next(one for one in msgspec.json.decode(reply.data)[key] or () if is_it(one))
+                return (await client.request(f"$JS.API.{verb}", timeout=5)).data
             finally:
                 await client.close()
 
-        return asyncio.run(ask())
+        with contextlib.suppress(nats.errors.Error, OSError):
+            items = msgspec.json.decode(asyncio.run(ask())).get(key) or ()
+            return next(filter(is_it, items), None)
+        return None
 
     def follower(self) -> str:
         """A node that leads neither the stream nor the consumer, if there is one."""
@@ -152,13 +158,17 @@ class World:
     def close(self) -> None:
         """Leave no process behind."""
         self.ledger.close()
-        for server in self.servers:
-            server.check()
-        self.cluster.stop()
+        try:
+            for server in self.servers:
+                server.check()
+        finally:
+            for server in self.servers:
+                server.kill()
+            self.cluster.stop()
 
 
-def _metadata(found: Any) -> dict[str, str]:
-    return found["config"].get("metadata") or {}
+def _is_ours(stream: Any) -> bool:
+    return topic_of(stream["config"]["name"]) == TOPIC
 
 
 def _kill_node(which: Callable[[World], str]) -> Callable[[World], float]:
