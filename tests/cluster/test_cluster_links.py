@@ -1,5 +1,7 @@
 """What lies between servers of mbctl and a cluster: names and certificates, and a network."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -8,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from broker_process import BrokerProcess
+from broker_process import BrokerProcess, wait_until
 from cluster_proxy import Gate
 
 from mbctl import Admin, Publisher, Subscriber
@@ -54,6 +56,34 @@ def test_servers_side_by_side_share_topics_subscribers_and_work(cluster: Cluster
         assert "shared" not in [info.topic for info in admin.topics()]
     for server in servers:
         server.check()
+
+
+def test_acknowledgements_outlive_the_only_node_and_the_server(cluster: Cluster) -> None:
+    server = BrokerProcess(engine=cluster.url)
+    with (
+        Publisher(server.address) as publisher,
+        Subscriber(server.address, "billing") as subscriber,
+    ):
+        publisher.create_topic("kept")
+        subscriber.subscribe("kept")
+        for number in range(20):
+            publisher.send("kept", b"%d" % number)
+        for _ in range(4):
+            subscriber.pull("kept", 5, wait=1, auto_ack=False).ack()
+        os.kill(cluster.pid("n1") or 0, signal.SIGKILL)
+    server.kill()
+    server.check()
+    cluster.start_node("n1")
+    wait_until(lambda: all(node.state == "ready" for node in cluster.status()))
+    server = BrokerProcess(engine=cluster.url)
+    with (
+        Publisher(server.address, timeout=30) as publisher,
+        Subscriber(server.address, "billing", timeout=30) as subscriber,
+    ):
+        publisher.send("kept", b"new")
+        subscriber.subscribe("kept")
+        assert subscriber.pull("kept", wait=5).payloads == [b"new"]
+    server.check()
 
 
 def test_cut_between_server_and_cluster_is_survived(cluster: Cluster) -> None:

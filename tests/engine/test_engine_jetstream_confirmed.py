@@ -130,7 +130,7 @@ def test_two_servers_that_acknowledge_at_once_lose_nothing_of_each_other(
         await asyncio.gather(*notes[::3])
         await asyncio.gather(*(note for at, note in enumerate(notes) if at % 3))
         assert await both[0].settle() == await both[1].settle()
-        return await both[0].load()
+        return await both[0].settle()
 
     assert with_two(clusters(1), work).acknowledged == [(0, 40)]
 
@@ -143,7 +143,7 @@ def test_what_is_acknowledged_of_a_place_that_was_left_changes_nothing(
         topic = await one.registry.get(TOPIC)
         mine, theirs = (Confirmed(engine, topic, "billing") for engine in (one, other))
         await mine.note(7)
-        await theirs.load()
+        await theirs.settle()
         await begin_epoch(one.api, topic.topic_id, "billing")
         mine.forget()
         await theirs.note(8)
@@ -200,7 +200,7 @@ def test_subscription_made_while_all_is_given_up_misses_nothing_after_its_beginn
             kept = [offset for offset in offsets if offset >= made.offset]
             seen.add(bool(kept))
             read = await asked(
-                other.pull, member, TOPIC, max_messages=99, max_bytes=9999, wait_ms=50
+                other.pull, member, TOPIC, max_messages=99, max_bytes=9999, wait_ms=0
             )
             assert [first for first, *_ in read.pieces] == kept
             await asked(other.unsubscribe, TOPIC, name)

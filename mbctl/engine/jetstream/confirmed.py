@@ -56,40 +56,33 @@ class Confirmed:
         """The subscription was moved: what is acknowledged from now on is of a new epoch."""
         self._revision = None
 
-    # --- reading --------------------------------------------------------------------------
-
-    async def load(self) -> ConfirmedEntry:
-        """The entry, not older than it was known here."""
-        value, revision = await self._parts.api.get(self._key, names.BUCKET)
-        if self._revision is None or revision > self._revision:
-            self._entry, self._revision = entries.confirmed_entry(value), revision
-        return self._entry
-
     async def settle(self) -> ConfirmedEntry:
-        """The entry as it is for certain, after all that was answered anywhere.
+        """The entry with all that was answered anywhere before this call.
 
-        A node that does not know yet that it leads no more may tell an old one; but it cannot
-        change it.
+        A node that does not know yet that it leads no more may tell an old one, but it cannot
+        change it: so the entry is written as it is.
+
+        Raises:
+            OutcomeUnknown, Timeout: the cluster did not answer.
         """
-        for _ in range(_ATTEMPTS):
-            entry = await self.load()
-            if await self._put(entry):
-                return entry
-        raise OutcomeUnknown(what="what was acknowledged")
-
-    # --- changing -------------------------------------------------------------------------
+        await self._change([])
+        return self._entry
 
     async def note(self, sequence: int) -> None:
         """Have it stored that a batch is acknowledged; it is, on return.
 
         Raises:
-            OutcomeUnknown: the cluster did not answer.
+            OutcomeUnknown, Timeout: the cluster did not answer.
         """
+        await self._change([(sequence, sequence + 1)])
+
+    async def _change(self, ranges: list[Range]) -> None:
+        """Have the entry written with these, and all that others want of this moment."""
         group = self._waiting
         if group is None:
             epoch = None if self._revision is None else self._entry.epoch
             group = self._waiting = _Group(epoch)
-        group.ranges.append((sequence, sequence + 1))
+        group.ranges += ranges
         if not self._is_working:
             self._is_working = True
             self._parts.spawn(self._work())
@@ -115,14 +108,18 @@ class Confirmed:
     async def _store(self, group: _Group) -> None:
         for _ in range(_ATTEMPTS):
             if self._revision is None:
-                await self.load()
-            if group.epoch not in (None, self._entry.epoch):
-                # Somebody has moved the subscription.
-                return
-            if await self._put(await self._bounded(self._entry.with_more(group.ranges))):
+                await self._load()
+            # If somebody has moved the subscription, what is acknowledged changes nothing.
+            is_moved = group.epoch not in (None, self._entry.epoch)
+            entry = self._entry.with_more([] if is_moved else group.ranges)
+            if await self._put(await self._bounded(entry)):
                 return
             await asyncio.sleep(secrets.randbelow(5) / 1000)
         raise OutcomeUnknown(what="the acknowledgement")
+
+    async def _load(self) -> None:
+        value, self._revision = await self._parts.api.get(self._key, names.BUCKET)
+        self._entry = entries.confirmed_entry(value)
 
     async def _put(self, entry: ConfirmedEntry) -> bool:
         """Change the entry, if it is still what is known here."""

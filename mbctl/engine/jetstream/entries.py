@@ -38,6 +38,11 @@ class ConfirmedEntry(msgspec.Struct, frozen=True, array_like=True):
         at = bisect_right(self.acknowledged, sequence, key=lambda one: one[0])
         return at > 0 and sequence < self.acknowledged[at - 1][1]
 
+    @property
+    def highest(self) -> int:
+        """The highest sequence that is acknowledged; 0 if none is."""
+        return self.acknowledged[-1][1] - 1 if self.acknowledged else 0
+
     def with_more(self, ranges: list[Range]) -> "ConfirmedEntry":
         """The entry when these are acknowledged too."""
         return ConfirmedEntry(self.epoch, merged([*self.acknowledged, *ranges]))

@@ -96,8 +96,7 @@ class Mending:
         if found is None:
             reader.fetching.is_gone = True
             return
-        confirmed = reader.confirmed
-        entry = await (confirmed.settle() if below is None else confirmed.load())
+        entry = await reader.confirmed.settle()
         last = int(found["delivered"]["stream_seq"])
         has_begun, self._has_begun = self._has_begun, True
         if found["num_ack_pending"]:
@@ -106,7 +105,8 @@ class Mending:
             next = last + 1 if below is None else min(last + 1, below)
             await self._take_missing(found, entry, next, deliveries)
         if below is None:
-            reader.saw(last)
+            # A node may have forgotten even that it has delivered what is acknowledged.
+            reader.saw(max(last, entry.highest))
 
     async def _take_missing(
         self, found: Json, entry: ConfirmedEntry, next: int, deliveries: int

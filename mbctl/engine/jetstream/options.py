@@ -66,12 +66,7 @@ def note_on(sync: str, replicas: int) -> str:
             f"an acknowledged message is {where}, and forced to disk within {sync} only: a power "
             "cut of all of them may lose it"
         )
+    kept = "an acknowledgement by a subscriber is kept as a message is"
     if replicas >= 3:
-        return (
-            f"{stored}; an acknowledgement by a subscriber outlives the end of a server, but "
-            "around an election of the cluster its messages may come again"
-        )
-    return (
-        f"{stored}; an acknowledgement by a subscriber may be forgotten if the server is killed, "
-        "and the message comes again"
-    )
+        return f"{stored}; {kept}, and outlives the end of a server"
+    return f"{stored}; {kept}, and both may be forgotten with the disk of that server"

@@ -57,7 +57,7 @@ class Recalling:
     async def _restore(self, held: Held, *, was_delivered: bool) -> bool:
         """Take over what is known of a batch; whether all of it is acknowledged."""
         reader, runtime = self._reader, self._reader.parts.runtime
-        if reader.is_durable and (await reader.confirmed.load()).has(held.sequence):
+        if reader.is_durable and (await reader.confirmed.settle()).has(held.sequence):
             return True
         key = names.batch_key(reader.topic.topic_id, reader.subscriber, held.sequence)
         value, revision = await reader.parts.api.get(key, names.BUCKET)
