@@ -11,7 +11,6 @@ from jetstream_driver import JetStreamDriver
 from mbctl import batch as batches
 from mbctl.engine.jetstream import names
 from mbctl.engine.jetstream.address import parse_address
-from mbctl.engine.jetstream.attempts import Attempts
 from mbctl.engine.jetstream.confirmed import Confirmed, begin_epoch
 from mbctl.engine.jetstream.engine import JetStreamEngine, open_engine
 from mbctl.engine.jetstream.entries import ConfirmedEntry, confirmed_entry, encode
@@ -70,15 +69,6 @@ def test_missing_is_what_is_neither_acknowledged_nor_here(
 ) -> None:
     entry = ConfirmedEntry("epoch", acknowledged)
     assert missing_of(first, next, entry, here.__contains__) == missing
-
-
-def test_attempts_get_no_more_time_than_there_is_patience() -> None:
-    async def tried() -> None:
-        assert not Attempts(60).are_over
-        assert Attempts(0).are_over
-        assert Attempts(60).timeout_s < 1
-
-    asyncio.run(tried())
 
 
 # --- on a cluster -------------------------------------------------------------------------------

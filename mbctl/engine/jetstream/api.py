@@ -90,9 +90,9 @@ class Api:
         Raises:
             Timeout: there was none.
         """
-        attempts = Attempts(patience_s)
+        attempts = Attempts(self.link, patience_s)
         while True:
-            reply = await self.link.ask(subject, body, timeout=attempts.timeout_s, headers=headers)
+            reply = await attempts.ask(subject, body, headers=headers)
             if not reply.is_lost and not _is_temporary(reply.body):
                 return reply
             if attempts.are_over:
@@ -110,7 +110,7 @@ class Api:
 
     async def certain(self, verb: str, request: Json | None, missing: int) -> Json | None:
         """The same about a stream that is there: a node may hear of a new one a moment late."""
-        attempts = Attempts(_HEARD_S)
+        attempts = Attempts(self.link, _HEARD_S)
         while True:
             try:
                 return await self.maybe(verb, request, missing)

@@ -1,16 +1,20 @@
-"""How often and how long something is tried that a cluster in an election does not answer.
+"""How often and how long something is asked that a cluster in an election does not answer.
 
-Nobody says when a leader is there again, so it is asked often while an election may go on. If it
-is longer than that, the cluster is merely slow, and gets more time for each attempt.
+Nobody says when a leader is there again, so what has no answer is sent again while the answer to
+the first time is still waited for: one that is merely slow is not missed.
 """
 
 import asyncio
 
-# nats-server elects within 9 s of the last word of a leader; some more for the votes.
-_ELECTION_S = 10.0
-# What comes on top of an election, at worst.
-_ATTEMPT_S = 0.5
-_SLOW_ATTEMPT_S = 4.0
+from mbctl.engine.jetstream.link import Headers, Link, Reply
+from mbctl.model import MIB
+
+# What comes on top of an election, at worst; and after one must be over, twice.
+_AGAIN_S = 0.5
+_ELECTION_S = 20.0
+_LATE_AGAIN_S = 4.0
+# A large message is sent again less often: what a node that stands still does not take is kept.
+_AGAIN_S_PER_MIB = 0.25
 _PAUSE_S = 0.05
 _PAUSE_MAX_S = 0.25
 
@@ -18,7 +22,8 @@ _PAUSE_MAX_S = 0.25
 class Attempts:
     """The attempts of one request, from now on, for so long."""
 
-    def __init__(self, patience_s: float) -> None:
+    def __init__(self, link: Link, patience_s: float) -> None:
+        self._link = link
         self._begun = self._now()
         self._patience_s = patience_s
         self._pause_s = _PAUSE_S
@@ -28,15 +33,27 @@ class Attempts:
         return asyncio.get_running_loop().time()
 
     @property
-    def timeout_s(self) -> float:
-        """How long the next attempt may take."""
-        is_election = self._now() - self._begun < _ELECTION_S
-        return _ATTEMPT_S if is_election else _SLOW_ATTEMPT_S
+    def left_s(self) -> float:
+        """How long there is for all that is still tried."""
+        return max(0.0, self._begun + self._patience_s - self._now())
 
     @property
     def are_over(self) -> bool:
         """Whether there is no time for another attempt."""
-        return self._now() - self._begun + self._pause_s > self._patience_s
+        return self.left_s < self._pause_s
+
+    async def ask(self, subject: str, body: bytes, *, headers: Headers | None = None) -> Reply:
+        """Send, again and again, until something comes back, or nothing in time.
+
+        It may arrive more than once.
+        """
+        return await self._link.ask(
+            subject, body, timeout=self.left_s, headers=headers, again_s=self._again_s(len(body))
+        )
+
+    def _again_s(self, size: int) -> float:
+        is_election = self._now() - self._begun < _ELECTION_S
+        return (_AGAIN_S if is_election else _LATE_AGAIN_S) + _AGAIN_S_PER_MIB * size / MIB
 
     async def pause(self) -> None:
         """Wait before the next attempt, a little longer each time."""

@@ -186,7 +186,7 @@ async def _make_bucket(api: Api, options: EngineOptions) -> None:
         "deny_delete": True,
         "allow_direct": True,
     }
-    attempts = Attempts(_OFFLINE_S)
+    attempts = Attempts(api.link, _OFFLINE_S)
     while True:
         try:
             await api.call(f"STREAM.CREATE.{names.BUCKET}", config)

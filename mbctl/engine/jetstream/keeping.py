@@ -103,9 +103,9 @@ class Keeping:
 
     async def _settled(self, held: Held, what: bytes) -> None:
         """Tell JetStream what is to become of a batch, until it confirms that."""
-        attempts, link = Attempts(_PATIENCE_S), self._reader.parts.link
+        attempts = Attempts(self._reader.parts.link, _PATIENCE_S)
         while True:
-            reply = await link.ask(held.reply, what, timeout=attempts.timeout_s)
+            reply = await attempts.ask(held.reply, what)
             if not reply.is_lost:
                 return
             if self._reader.is_ended or attempts.are_over:

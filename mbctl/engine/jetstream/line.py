@@ -28,7 +28,7 @@ from mbctl.engine.jetstream.link import Reply
 from mbctl.engine.jetstream.names import offset_of
 from mbctl.engine.jetstream.topics import Topic
 from mbctl.errors import MbctlError, OutcomeUnknown, ServerStopping, Timeout, TopicFull
-from mbctl.model import MIB, Receipt
+from mbctl.model import MIB, NS_PER_S, Receipt
 
 if TYPE_CHECKING:
     from mbctl.engine.jetstream.parts import Parts
@@ -178,18 +178,15 @@ class Line:
             MbctlError: it is refused.
         """
         parts = self._parts
-        attempts, was_full = Attempts(parts.options.retry_s), False
+        patience_s = (out.until_ns - parts.runtime.now_ns()) / NS_PER_S
+        attempts, was_full = Attempts(parts.link, patience_s), False
         while True:
             if parts.is_stopped:
                 raise OutcomeUnknown(what="the send") if out.was_tried else ServerStopping()
             if parts.runtime.now_ns() >= out.until_ns:
                 raise OutcomeUnknown(what="the send, which the cluster did not answer in time,")
-            reply = await parts.link.ask(
-                topic.subject,
-                out.body,
-                timeout=attempts.timeout_s,
-                headers={"Nats-Msg-Id": out.id},
-            )
+            headers = {"Nats-Msg-Id": out.id}
+            reply = await attempts.ask(topic.subject, out.body, headers=headers)
             out.was_tried = True
             if not reply.is_lost:
                 answer = _decode(reply.body)

@@ -214,21 +214,8 @@ class Link:
         self._out.append((subject, body, reply, headers))
         self._has_output.set()
 
-    def request(
-        self,
-        subject: str,
-        body: bytes,
-        answer: Answer,
-        *,
-        timeout: float,
-        headers: Headers | None = None,
-    ) -> None:
-        """Send a request; ``answer`` is called once, with its reply or with one that is lost."""
-        token, _ = self._expect(answer, timeout, is_stream=False)
-        self.publish(subject, body, reply=token, headers=headers)
-
     def expect(self, answer: Answer, timeout: float) -> str:
-        """Where to have one reply sent; ``answer`` is called once, as in ``request``."""
+        """Where to have one reply sent; ``answer`` is called once, with it or with a lost one."""
         return self._expect(answer, timeout, is_stream=False)[0]
 
     def open_stream(self, answer: Answer, timeout: float) -> tuple[str, str]:
@@ -243,17 +230,30 @@ class Link:
         self._requests.pop(name, None)
 
     async def ask(
-        self, subject: str, body: bytes, *, timeout: float, headers: Headers | None = None
+        self,
+        subject: str,
+        body: bytes,
+        *,
+        timeout: float,
+        headers: Headers | None = None,
+        again_s: float | None = None,
     ) -> Reply:
-        """Send a request and wait for its reply, which may be a lost one."""
+        """Send a request and wait for its reply, which may be a lost one.
+
+        It is sent again every ``again_s`` seconds, and the first reply to any of them counts.
+        """
         future: asyncio.Future[Reply] = self._loop.create_future()
 
         def answer(reply: Reply) -> None:
             if not future.done():
                 future.set_result(reply)
 
-        self.request(subject, body, answer, timeout=timeout, headers=headers)
-        return await future
+        reply_to = self.expect(answer, timeout)
+        while True:
+            self.publish(subject, body, reply=reply_to, headers=headers)
+            await asyncio.wait([future], timeout=again_s)
+            if future.done():
+                return future.result()
 
     def _expect(self, answer: Answer, timeout: float, *, is_stream: bool) -> tuple[str, str]:
         name = str(next(self._tokens))
