@@ -353,7 +353,7 @@ def options_of(found: Json) -> SubscribeOptions:
 
 def last_pull(found: Json, reader: "Reader | None") -> int | None:
     """When the subscription was pulled from last, as far as is known."""
-    known = None if reader is None else reader.last_pull
+    known = None if reader is None else reader.serving.last_pull
     active = found["delivered"].get("last_active")
     if active is None:
         return known

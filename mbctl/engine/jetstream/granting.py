@@ -9,7 +9,8 @@ from mbctl.engine.jetstream import names
 from mbctl.engine.jetstream.held import LEASED, NEW, READY, Held, Part
 
 if TYPE_CHECKING:
-    from mbctl.engine.jetstream.reader import Pull, Reader
+    from mbctl.engine.jetstream.reader import Reader
+    from mbctl.engine.jetstream.serving import Pull
 
 PIECES_MAX = 4096
 """So many pieces a reply has at most."""
@@ -48,7 +49,7 @@ class Granting:
         limit = reader.parts.limits.subscription_ranges - 3
         messages, size = pull.max_messages, pull.max_bytes
         chosen: list[Chosen] = []
-        for sequence in reader.open:
+        for sequence in list(reader.open):
             held = reader.held[sequence]
             fitting: list[Part] = []
             for part in list(held.parts):

@@ -32,7 +32,8 @@ from mbctl.errors import (
 from mbctl.model import Limits
 
 if TYPE_CHECKING:
-    from mbctl.engine.jetstream.reader import Pull, Reader
+    from mbctl.engine.jetstream.reader import Reader
+    from mbctl.engine.jetstream.serving import Pull
     from mbctl.engine.jetstream.subscribing import Member
 
 T = TypeVar("T")

@@ -8,65 +8,31 @@ where its messages are leased one by one; JetStream lends the batch as a whole, 
 which renews that while it has it. What nobody here wants goes back.
 """
 
-import asyncio
 from bisect import bisect_left, insort
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from mbctl import batch as batches
-from mbctl.core.grant import PIECE_BYTES
 from mbctl.engine.alarm import Alarm
-from mbctl.engine.interface import Done, Pulled, Timer
 from mbctl.engine.jetstream import names
 from mbctl.engine.jetstream.confirmed import Confirmed
 from mbctl.engine.jetstream.fetching import Delivery, Fetching
-from mbctl.engine.jetstream.granting import PIECES_MAX, Granting
 from mbctl.engine.jetstream.held import DELAYED, EXHAUSTED, LEASED, NEW, PARKED, READY, Held, Part
 from mbctl.engine.jetstream.keeping import Keeping
 from mbctl.engine.jetstream.link import Reply
 from mbctl.engine.jetstream.mending import Mending
 from mbctl.engine.jetstream.recalling import Recalling
+from mbctl.engine.jetstream.serving import Serving
 from mbctl.engine.jetstream.topics import Topic
-from mbctl.errors import MbctlError, NotSubscribed, OutcomeUnknown, Timeout, TopicNotFound
+from mbctl.errors import MbctlError
 from mbctl.model import NS_PER_S, SubscribeOptions
 
 if TYPE_CHECKING:
     from mbctl.engine.jetstream.parts import Parts
+    from mbctl.engine.jetstream.serving import Pull
 
-# After the first message of a request the others follow at once, or never.
-_FOLLOW_S = 0.25
-# How long a node that delivers may be behind the one that stores.
-_BEHIND_S = 1.0
-# How long a pull that does not want to wait lets an election take.
-_PATIENCE_NS = 10 * NS_PER_S
 # How long what nobody pulls is kept before it goes back to be read elsewhere.
 _IDLE_NS = NS_PER_S // 2
-
-
-class Pull:
-    """A pull that has no answer yet."""
-
-    __slots__ = (
-        "begun_ns",
-        "done",
-        "max_bytes",
-        "max_messages",
-        "member",
-        "number",
-        "timer",
-        "until_ns",
-    )
-
-    def __init__(
-        self, number: int, member: bytes, max_messages: int, max_bytes: int, done: Done[Pulled]
-    ) -> None:
-        self.number = number
-        self.member = member
-        self.max_messages = max_messages
-        self.max_bytes = max_bytes
-        self.done = done
-        self.begun_ns = self.until_ns = 0
-        self.timer: Timer | None = None
 
 
 class Reader:
@@ -84,13 +50,11 @@ class Reader:
         self.members: set[bytes] = set()
         """The processes here that read it."""
         self.held: dict[int, Held] = {}
-        self.pulls: dict[int, Pull] = {}
         self.skipped = 0
         """Batches of an ephemeral one that were given up before it got them."""
-        self.last_pull: int | None = None
         self.fetching = Fetching(self)
         self.keeping = Keeping(self)
-        self.granting = Granting(self)
+        self.serving = Serving(self)
         self.confirmed = Confirmed(parts, topic, subscriber)
         self.recalling = Recalling(self)
         self.mending = Mending(self)
@@ -98,11 +62,6 @@ class Reader:
         self._open: list[int] = []
         """The sequences of batches in hand that have something to grant."""
         self._last_sequence: int | None = None
-        self._looked_at = self._caught_up_to = self._sought_to = 0
-        self._is_catching_up = self._may_wait = False
-        self._is_working = False
-        self._news = asyncio.Event()
-        self._pulled_ns = 0
         self._alarm = Alarm(parts.runtime, self._ring)
 
     @property
@@ -110,181 +69,14 @@ class Reader:
         """How long a lease lasts."""
         return round(self.options.ack_wait * NS_PER_S)
 
-    # --- pulls ----------------------------------------------------------------------------
-
-    def pull(self, pull: Pull, wait_ms: int) -> None:
-        """Have a pull answered."""
-        runtime = self.parts.runtime
-        self.last_pull = runtime.wall_ns()
-        pull.begun_ns = self._pulled_ns = runtime.now_ns()
-        pull.until_ns = pull.begun_ns + wait_ms * 1_000_000
-        self.pulls[pull.number] = pull
-        if wait_ms:
-            pull.timer = runtime.call_at(pull.until_ns, lambda: self.cancel(pull.number))
-        if len(self.pulls) == 1:
-            # What was known to be all may not be any more: it is asked without waiting first.
-            self.fetching.is_dry = self._may_wait = False
-        self.wake()
-
-    def cancel(self, number: int) -> None:
-        """Answer a waiting pull now, empty; nothing if it has been answered."""
-        pull = self.pulls.get(number)
-        if pull is not None:
-            self._answer(pull, Pulled(self.topic.topic_id, 0, []))
-
-    def _answer(self, pull: Pull, answer: Pulled | MbctlError) -> None:
-        del self.pulls[pull.number]
-        self.parts.pulls.pop(pull.number, None)
-        if pull.timer is not None:
-            pull.timer.cancel()
-        pull.done(answer)
+    @property
+    def pulls(self) -> "dict[int, Pull]":
+        """Its pulls that wait here."""
+        return self.serving.pulls
 
     def wake(self) -> None:
         """Look again at what can be granted to whom."""
-        self._news.set()
-        if self.pulls and not self._is_working and not self.is_ended:
-            self._is_working = True
-            self.parts.spawn(self._work())
-
-    async def _work(self) -> None:
-        try:
-            while self.pulls and not self.is_ended:
-                self._news.clear()
-                await self._serve(next(iter(self.pulls.values())))
-        except MbctlError as error:
-            self.end(error)
-        finally:
-            self._is_working = False
-
-    async def _serve(self, pull: Pull) -> None:
-        """Bring the pull that waits longest nearer to its answer."""
-        fetching = self.fetching
-        if self.is_paused:
-            await self._wait(1.0)
-            return
-        if fetching.is_gone:
-            await self._check_consumer()
-            fetching.is_gone = False
-        if self.mending.is_due:
-            await self._mend(pull)
-        if pull.number not in self.pulls or self.mending.is_due:
-            return
-        if fetching.is_dry and not self.keeping.is_giving_back:
-            await self._catch_up()
-            if pull.number not in self.pulls or self.mending.is_due:
-                return
-        has_some = bool(self._open) and not self.recalling.is_busy
-        is_all = fetching.is_dry or (fetching.is_waiting and not self._is_catching_up)
-        if has_some and (is_all or self._has_enough(pull)):
-            self._is_catching_up = self._may_wait = False
-            await self._grant(pull)
-            return
-        now_ns = self.parts.runtime.now_ns()
-        if not has_some and fetching.is_dry and not fetching.is_under_way:
-            self._is_catching_up = False
-            if pull.until_ns <= now_ns:
-                self.cancel(pull.number)
-                return
-            fetching.is_dry, self._may_wait = False, True
-        if not fetching.is_under_way and not self.keeping.is_giving_back:
-            await self._fetch(pull, has_some=has_some)
-        if not self._news.is_set():
-            follow_s = _BEHIND_S if self._is_catching_up else _FOLLOW_S
-            await self._wait(follow_s if has_some else 1.0)
-            if has_some and not self._news.is_set():
-                fetching.is_dry = True
-
-    async def _mend(self, pull: Pull) -> None:
-        """Have in hand what was lost on its way here, before anything newer is granted."""
-        try:
-            await self.mending.mend()
-        except (OutcomeUnknown, Timeout) as error:
-            if pull.number in self.pulls and pull.until_ns <= self.parts.runtime.now_ns():
-                self._answer(pull, error)
-
-    async def _fetch(self, pull: Pull, *, has_some: bool) -> None:
-        runtime, fetching = self.parts.runtime, self.fetching
-        pause_s = fetching.not_before - asyncio.get_running_loop().time()
-        if pause_s > 0:
-            if has_some:
-                fetching.is_dry = True
-                return
-            late_ns = runtime.now_ns() - pull.until_ns
-            if late_ns > 0 and runtime.now_ns() - pull.begun_ns > _PATIENCE_NS:
-                seconds = f"{_PATIENCE_NS / NS_PER_S:g}"
-                self._answer(pull, Timeout(what="the cluster's answer", seconds=seconds))
-                return
-            await asyncio.sleep(pause_s)
-        if pull.number not in self.pulls or fetching.is_under_way or self.is_ended:
-            return
-        may_wait = self._may_wait and not has_some
-        wait_s = (pull.until_ns - runtime.now_ns()) / NS_PER_S if may_wait else 0
-        if self._is_catching_up:
-            wait_s = max(wait_s, _BEHIND_S)
-        messages, size = self._in_hand()
-        await fetching.begin(
-            messages=max(1, pull.max_messages - messages),
-            size=max(1, pull.max_bytes - size),
-            wait_s=wait_s,
-        )
-
-    async def _catch_up(self) -> None:
-        """Ask again if something is stored that has not been seen here, and was not waited for.
-
-        The node that delivers may hear of a message a moment after its sender was answered.
-        """
-        seen = self._last_sequence or 0
-        if self._is_catching_up and seen == self._caught_up_to:
-            # It is not to come: purged, or too old.
-            self._looked_at = max(self._looked_at, self._sought_to)
-        last = self.topic.last_sequence
-        if last <= max(seen, self._looked_at):
-            return
-        if await self._is_delivered(last):
-            # Somebody else has it.
-            self._looked_at = max(self._looked_at, last)
-            return
-        self.fetching.is_dry, self._is_catching_up = False, True
-        self._caught_up_to, self._sought_to = seen, last
-
-    async def _is_delivered(self, sequence: int) -> bool:
-        """Whether the consumer has delivered that far; False if it does not tell."""
-        try:
-            info = await self.parts.api.consumer(self.topic.stream, self.consumer)
-        except MbctlError:
-            return False
-        return info is not None and int(info["delivered"]["stream_seq"]) >= sequence
-
-    async def _wait(self, seconds: float) -> None:
-        """Wait for news, so long."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._news.wait()
-        except TimeoutError:
-            pass
-
-    async def _check_consumer(self) -> None:
-        """End the reader if its consumer is gone.
-
-        Raises:
-            TopicNotFound, NotSubscribed: it is.
-        """
-        api = self.parts.api
-        try:
-            if await api.consumer(self.topic.stream, self.consumer) is not None:
-                return
-            topic, _ = await self.parts.registry.look(self.topic.name)
-        except Timeout:
-            return
-        if topic.topic_id != self.topic.topic_id:
-            raise TopicNotFound(topic=self.topic.name)
-        if self.is_durable:
-            raise NotSubscribed(topic=self.topic.name, subscriber=self.subscriber)
-        # It was in the memory of a node that is gone.
-        at = self.position
-        self.forget_held()
-        await self.parts.consumers.revive(topic, self.subscriber, self.options, at)
-        self.begin_at(at)
+        self.serving.wake()
 
     # --- what is in hand ------------------------------------------------------------------
 
@@ -322,6 +114,11 @@ class Reader:
             self.skipped += sequence - last - 1
         else:
             self.mending.doubt(below=sequence)
+
+    @property
+    def last_sequence(self) -> int | None:
+        """The highest that was delivered, as far as is known; None at first."""
+        return self._last_sequence
 
     def is_next(self, delivery: Delivery) -> bool:
         """Whether a delivery is a first one, and comes after all that were seen here.
@@ -388,7 +185,7 @@ class Reader:
             self.keeping.move_dead_letters(held)
         elif not held.has(NEW, READY, LEASED, DELAYED):
             self.keeping.give_back(held)
-        self._news.set()
+        self.serving.note()
 
     def _set_open(self, held: Held, *, is_open: bool) -> None:
         at = bisect_left(self._open, held.sequence)
@@ -401,38 +198,7 @@ class Reader:
     @property
     def open(self) -> list[int]:
         """The sequences of batches in hand that have something to grant, in order."""
-        return list(self._open)
-
-    def _in_hand(self) -> tuple[int, int]:
-        """How many messages and bytes there are to grant; about, and no more than one may get."""
-        messages = size = 0
-        for sequence in self._open[:PIECES_MAX]:
-            held = self.held[sequence]
-            count = held.total(NEW, READY)
-            messages += count
-            size += held.size * count // held.count + PIECE_BYTES
-        return messages, size
-
-    def _has_enough(self, pull: Pull) -> bool:
-        if len(self._open) >= PIECES_MAX:
-            return True
-        messages, size = self._in_hand()
-        return messages >= pull.max_messages or size >= pull.max_bytes
-
-    async def _grant(self, pull: Pull) -> None:
-        """Lease to a pull what is in hand, and answer it."""
-        chosen = self.granting.choose(pull)
-        missing = [held for held, _ in chosen if held.body is None]
-        if missing:
-            # What comes back meanwhile may be chosen in its stead: it is looked at again.
-            await self.keeping.fetch_bodies(missing)
-        elif chosen:
-            self._answer(pull, self.granting.lease(pull, chosen))
-        elif pull.until_ns <= self.parts.runtime.now_ns():
-            # All that is in hand waits for something else: there are too many ranges.
-            self.cancel(pull.number)
-        else:
-            await self._wait(1.0)
+        return self._open
 
     # --- ends of leases -------------------------------------------------------------------
 
@@ -468,7 +234,7 @@ class Reader:
     def release(self, member: bytes) -> None:
         """End the leases and pulls of a process whose connection is gone."""
         for pull in [one for one in self.pulls.values() if one.member == member]:
-            self.cancel(pull.number)
+            self.serving.cancel(pull.number)
         self.members.discard(member)
         for held in list(self.held.values()):
             with_it = [p for p in held.parts if p.state is LEASED and p.member == member]
@@ -491,7 +257,7 @@ class Reader:
     def tend(self, now_ns: int) -> None:
         """Renew what JetStream lends, and give back what nobody pulls."""
         lease_ns = round(self.parts.options.server_lease_s * NS_PER_S)
-        is_idle = not self.pulls and now_ns - self._pulled_ns > _IDLE_NS
+        is_idle = not self.pulls and now_ns - self.serving.pulled_ns > _IDLE_NS
         for held in list(self.held.values()):
             if is_idle and not held.has(LEASED, EXHAUSTED):
                 self.keeping.give_back(held)
@@ -511,10 +277,8 @@ class Reader:
         self.fetching.stop()
         self.parts.spawn(self.fetching.close())
         self.forget_held()
-        for pull in list(self.pulls.values()):
-            self._answer(pull, why)
+        self.serving.refuse_all(why)
         self.parts.forget_reader(self)
-        self._news.set()
 
     def forget_held(self) -> None:
         """Let nothing be in hand any more: it is not ours, or was given up."""

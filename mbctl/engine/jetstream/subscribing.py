@@ -12,7 +12,8 @@ from mbctl.engine.jetstream.confirmed import Confirmed
 from mbctl.engine.jetstream.entries import BatchEntry
 from mbctl.engine.jetstream.held import LEASED, NEW, Held, Part
 from mbctl.engine.jetstream.publishing import Publishing
-from mbctl.engine.jetstream.reader import Pull, Reader
+from mbctl.engine.jetstream.reader import Reader
+from mbctl.engine.jetstream.serving import Pull
 from mbctl.engine.jetstream.topics import Topic
 from mbctl.errors import (
     InvalidArgument,
@@ -202,7 +203,7 @@ class Subscribing(Publishing):
         pull = Pull(self.new_place(), member, max_messages, max_bytes, done)
         if reader is not None:
             self.pulls[pull.number] = reader
-            reader.pull(pull, wait_ms)
+            reader.serving.pull(pull, wait_ms)
         else:
             self.resolving[pull.number] = pull
             self.spawn(self._pull_later(pull, topic, wait_ms))
@@ -217,7 +218,7 @@ class Subscribing(Publishing):
             return
         if self.resolving.pop(pull.number, None) is not None:
             self.pulls[pull.number] = reader
-            reader.pull(pull, wait_ms)
+            reader.serving.pull(pull, wait_ms)
 
     def cancel_pull(self, pull: int) -> None:
         """Answer a waiting pull now, empty; nothing if it has been answered."""
@@ -226,7 +227,7 @@ class Subscribing(Publishing):
             resolving.done(Pulled(0, 0, []))
         reader = self.pulls.get(pull)
         if reader is not None:
-            reader.cancel(pull)
+            reader.serving.cancel(pull)
 
     # --- settling -------------------------------------------------------------------------
 
