@@ -2,6 +2,7 @@
 
     scripts/break-cluster 20                   20 rounds of about 50 s, each on a new cluster
     scripts/break-cluster 20 --report          and write reports/cluster_faults.json and .md
+    scripts/break-cluster 20 --readers 2       two readers that share the work, one at each server
     scripts/break-cluster 3 --only paused      only the faults with that in their name
 
 In each round every fault of ``tests/cluster/cluster_world.py`` comes in turn, while one publisher
@@ -47,10 +48,10 @@ class Round(msgspec.Struct):
         )
 
 
-def one_round(names: list[str]) -> Round:
+def one_round(names: list[str], readers: int) -> Round:
     """Start a cluster, break it in these ways, and end it."""
     with tempfile.TemporaryDirectory() as directory:
-        world = World(Path(directory))
+        world = World(Path(directory), readers=readers)
         try:
             for name in names:
                 world.suffer(name)
@@ -128,13 +129,14 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("rounds", type=int, nargs="?", default=1)
+    parser.add_argument("--readers", type=int, choices=(1, 2), default=1)
     parser.add_argument("--only", default="", help="what the name of a fault has to have")
     parser.add_argument("--report", action="store_true", help="write reports/cluster_faults.*")
     options = parser.parse_args()
     names = [name for name in FAULTS if options.only in name]
     rounds: list[Round] = []
     for number in range(1, options.rounds + 1):
-        rounds.append(one_round(names))
+        rounds.append(one_round(names, options.readers))
         print(line_of(number, rounds[-1]), flush=True)
         if options.report:
             figures = {"command": " ".join(sys.argv), "machine": machine(), "rounds": rounds}

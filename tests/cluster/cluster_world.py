@@ -36,14 +36,18 @@ class Fault(msgspec.Struct):
 
 
 class World:
-    """A cluster of three, two servers on it, and a ledger: one sends here and one reads there."""
+    """A cluster of three, two servers on it, and a ledger: one sends here and one reads there.
 
-    def __init__(self, directory: Path) -> None:
+    Of two readers the second one reads where is sent to.
+    """
+
+    def __init__(self, directory: Path, *, readers: int = 1) -> None:
         self.cluster = Cluster(directory)
         self.cluster.start(3, sync="2m")
         url = self.cluster.url
         self.servers = [BrokerProcess("--replicas", "3", engine=url) for _ in range(2)]
-        self.ledger = Ledger(self.servers[0].address, self.servers[1].address)
+        at = [server.address for server in self.servers]
+        self.ledger = Ledger(at[0], *at[::-1][:readers])
         self.faults: list[Fault] = []
 
     # --- who leads ------------------------------------------------------------------------

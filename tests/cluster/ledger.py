@@ -3,6 +3,7 @@
 import threading
 import time
 from bisect import bisect_left
+from functools import partial
 from itertools import pairwise
 
 from mbctl import Admin, Publisher, Subscriber
@@ -16,9 +17,9 @@ _BEHIND = 1000
 
 
 class Ledger:
-    """A publisher and a single reader under load, and all that they were told."""
+    """A publisher and readers of one name under load, and all that they were told."""
 
-    def __init__(self, send_to: str, read_from: str) -> None:
+    def __init__(self, send_to: str, *read_from: str) -> None:
         self.sent: list[int] = []
         """The messages whose send was acknowledged, in the order of the sends."""
         self.read: list[int] = []
@@ -34,14 +35,14 @@ class Ledger:
         self.read_at: list[float] = []
         self._is_over = threading.Event()
         self._is_read_out = threading.Event()
-        self._send_to, self._read_from = send_to, read_from
+        self._send_to = send_to
+        self._is_single = len(read_from) == 1
         with Admin(send_to, timeout=30) as admin:
             admin.create_topic(TOPIC)
-        with Subscriber(read_from, READER, timeout=30) as subscriber:
+        with Subscriber(read_from[0], READER, timeout=30) as subscriber:
             subscriber.subscribe(TOPIC, "earliest")
-        self._threads = [
-            threading.Thread(target=self._guard, args=(work,)) for work in (self._send, self._read)
-        ]
+        work = [self._send, *(partial(self._read, address) for address in read_from)]
+        self._threads = [threading.Thread(target=self._guard, args=(one,)) for one in work]
         for thread in self._threads:
             thread.start()
 
@@ -66,8 +67,8 @@ class Ledger:
                 while len(self.sent) - len(self.read) > _BEHIND and not self._is_over.is_set():
                     time.sleep(0.001)
 
-    def _read(self) -> None:
-        with Subscriber(self._read_from, READER, timeout=60) as subscriber:
+    def _read(self, address: str) -> None:
+        with Subscriber(address, READER, timeout=60) as subscriber:
             while True:
                 batch = subscriber.pull(TOPIC, 50, wait=0.5, auto_ack=False)
                 messages = [(int(message.payload), message.offset) for message in batch]
@@ -122,7 +123,9 @@ class Ledger:
 
     @property
     def out_of_order(self) -> list[int]:
-        """What was read for the first time after a message that was sent later."""
+        """What a single reader read for the first time after a message that was sent later."""
+        if not self._is_single:
+            return []
         first_seen = list(dict.fromkeys(self.read))
         return [later for earlier, later in pairwise(first_seen) if later < earlier]
 
