@@ -14,7 +14,9 @@ out of order, or if a pause was too long.
 import argparse
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from measuring.machine import machine
@@ -85,41 +87,80 @@ def line_of(number: int, one: Round) -> str:
     )
 
 
-def page_of(rounds: list[Round], names: list[str]) -> str:
+class Figures(msgspec.Struct):
+    """What the report says: the rounds with a single reader, and those with two."""
+
+    machine: dict[str, Any] = {}
+    single_reader: list[Round] = []
+    two_readers: list[Round] = []
+
+
+def page_of(figures: Figures) -> str:
     """The rounds as a page of the reports."""
+    single, two = figures.single_reader, figures.two_readers
     lines = [
         "# Faults of a cluster",
         "",
-        f"{len(rounds)} rounds of `scripts/break-cluster`: three nodes and replicas, two servers,",
-        "a publisher with four batches under way and a single reader that waits for each",
-        f"acknowledgement, on one machine with {machine()['cores']} cores that others used too.",
-        "[cluster_faults.json](cluster_faults.json) has the figures of each round.",
+        f"{len(single)} rounds of `scripts/break-cluster --report`, and {len(two)} with",
+        "`--readers 2`: three nodes and replicas, two servers, a publisher with four batches under",
+        "way and a single reader, or two that share the work, one at each server, who wait for",
+        f"each acknowledgement; all on one machine with {figures.machine['cores']} cores that",
+        "others used too. [cluster_faults.json](cluster_faults.json) has each round.",
         "",
-        "Seconds from the fault until 300 messages that were sent after it were read (for a",
-        "server: from when another is there), and the longest time without an acknowledged send",
-        "and without a delivery, until all nodes were back:",
-        "",
-        "| fault | back: median | worst | no send: worst | no delivery: worst |",
-        "|---|---|---|---|---|",
+        "| ledger | a single reader | two readers |",
+        "|---|---|---|",
     ]
-    for name in names:
-        some = [fault for one in rounds for fault in one.faults if fault.name == name]
-        back = sorted(fault.back_s for fault in some)
-        sending = max(fault.sending_pause_s for fault in some)
-        reading = max(fault.reading_pause_s for fault in some)
-        times = (back[len(back) // 2], back[-1], sending, reading)
-        lines.append(f"| {name} | {' | '.join(f'{seconds:.1f}' for seconds in times)} |")
-    totals = {
-        "messages whose send was acknowledged": sum(one.sent for one in rounds),
-        "lost": sum(one.lost for one in rounds),
-        "stored twice": sum(one.stored_twice for one in rounds),
-        "again after a confirmed acknowledgement": sum(o.again_after_confirmed for o in rounds),
-        "again before it was confirmed": sum(one.again_before_confirmed for one in rounds),
-        "out of order": sum(one.out_of_order for one in rounds),
-    }
-    lines += ["", "| ledger | |", "|---|---|"]
-    lines += [f"| {name} | {value:,} |" for name, value in totals.items()]
+    for name, count in LEDGER.items():
+        totals = (f"{sum(map(count, rounds)):,}" for rounds in (single, two))
+        lines.append(f"| {name} | {' | '.join(totals)} |")
+    for title, rounds in (("A single reader", single), ("Two readers", two)):
+        lines += ["", f"## {title}", "", *TIMES, *times_of(rounds)]
     return "\n".join([*lines, ""])
+
+
+LEDGER: dict[str, Callable[[Round], int]] = {
+    "messages whose send was acknowledged": lambda one: one.sent,
+    "lost": lambda one: one.lost,
+    "stored twice": lambda one: one.stored_twice,
+    "again after a confirmed acknowledgement": lambda one: one.again_after_confirmed,
+    "again before it was confirmed": lambda one: one.again_before_confirmed,
+    "out of order, of a single reader": lambda one: one.out_of_order,
+}
+
+TIMES = [
+    "Seconds from the fault until 300 messages that were sent after it were read (for a server:",
+    "from when another is there), and the longest time without an acknowledged send and without",
+    "a delivery, until all nodes were back:",
+    "",
+    "| fault | back: median | worst | no send: worst | no delivery: worst |",
+    "|---|---|---|---|---|",
+]
+
+
+def times_of(rounds: list[Round]) -> Iterator[str]:
+    """A line for each fault."""
+    for name in FAULTS:
+        some = [fault for one in rounds for fault in one.faults if fault.name == name]
+        if some:
+            back = sorted(fault.back_s for fault in some)
+            sending = max(fault.sending_pause_s for fault in some)
+            reading = max(fault.reading_pause_s for fault in some)
+            times = (back[len(back) // 2], back[-1], sending, reading)
+            yield f"| {name} | {' | '.join(f'{seconds:.1f}' for seconds in times)} |"
+
+
+def report(rounds: list[Round], readers: int) -> None:
+    """Write the report anew, with these rounds in the place of those with as many readers."""
+    file = ROOT / "reports" / "cluster_faults"
+    raw = file.with_suffix(".json")
+    figures = msgspec.json.decode(raw.read_bytes(), type=Figures) if raw.exists() else Figures()
+    figures.machine = machine()
+    if readers == 1:
+        figures.single_reader = rounds
+    else:
+        figures.two_readers = rounds
+    raw.write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=2) + b"\n")
+    file.with_suffix(".md").write_text(page_of(figures))
 
 
 def main() -> int:
@@ -139,11 +180,7 @@ def main() -> int:
         rounds.append(one_round(names, options.readers))
         print(line_of(number, rounds[-1]), flush=True)
         if options.report:
-            figures = {"command": " ".join(sys.argv), "machine": machine(), "rounds": rounds}
-            text = msgspec.json.format(msgspec.json.encode(figures), indent=2)
-            report = ROOT / "reports" / "cluster_faults"
-            report.with_suffix(".json").write_bytes(text + b"\n")
-            report.with_suffix(".md").write_text(page_of(rounds, names))
+            report(rounds, options.readers)
     return 0 if all(one.is_right for one in rounds) else 1
 
 

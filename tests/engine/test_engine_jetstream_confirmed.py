@@ -23,6 +23,7 @@ from mbctl.server.runtime import AsyncioRuntime
 T = TypeVar("T")
 
 TOPIC = "confirmed"
+SESSION = b"session".ljust(16)
 
 
 # --- pure -------------------------------------------------------------------------------------
@@ -149,7 +150,7 @@ def test_subscription_made_while_all_is_given_up_misses_nothing_after_its_beginn
 ) -> None:
     async def work(one: JetStreamEngine, other: JetStreamEngine) -> None:
         for engine in (one, other):
-            engine.register_publisher(b"session".ljust(16), lambda _: None)
+            engine.register_publisher(SESSION, lambda _: None)
         one.register_subscriber(b"a", "first", lambda _: None)
         await asked(one.subscribe, b"a", TOPIC, SubscribeOptions())
         topic = await one.registry.get(TOPIC)
@@ -167,7 +168,7 @@ def test_subscription_made_while_all_is_given_up_misses_nothing_after_its_beginn
             for number in range(5):
                 sent = await asked(
                     one.send,
-                    b"session".ljust(16),
+                    SESSION,
                     turn * 5 + number + 1,
                     TOPIC,
                     batches.encode([b"x"]),
@@ -238,6 +239,47 @@ def test_what_a_killed_server_granted_is_acknowledged_at_the_next(
     assert client.ack(got) == 1
     assert client.pull().payloads == []
     driver.shut()
+
+
+@pytest.mark.slow
+def test_what_was_given_back_for_later_stays_so_at_the_next_server(
+    clusters: Callable[[int], str],
+) -> None:
+    driver = JetStreamDriver(clusters(1), 1)
+    client = Client(driver)
+    client.create_topic("orders")
+    client.reader()
+    client.send(b"a")
+    client.nack(client.pull(), delay_s=60)
+    client.send(b"b")
+    driver.restart(crash=False)
+    client = Client(driver)
+    client.reader()
+    got = client.pull()
+    assert got.payloads == [b"b"]
+    client.ack(got)
+    driver.advance(60)
+    assert client.pull().payloads == [b"a"]
+    driver.shut()
+
+
+@pytest.mark.slow
+def test_entry_has_no_holes_of_batches_that_are_gone(clusters: Callable[[int], str]) -> None:
+    batch = batches.encode([b"x"])
+
+    async def work(one: JetStreamEngine, _: JetStreamEngine) -> list[Range]:
+        one.register_publisher(SESSION, lambda _: None)
+        sends = (
+            asked(one.send, SESSION, number, TOPIC, batch, age_ms=0) for number in range(1, 1101)
+        )
+        await asyncio.gather(*sends)
+        await asked(one.purge_topic, TOPIC)
+        confirmed = Confirmed(one, await one.registry.get(TOPIC), "billing")
+        # Every second one was acknowledged, and the others were given up.
+        await asyncio.gather(*(confirmed.note(sequence) for sequence in range(2, 1100, 2)))
+        return (await confirmed.settle()).acknowledged
+
+    assert with_two(clusters(1), work) == [(0, 1101)]
 
 
 def test_entry_of_a_subscription_goes_with_its_topic() -> None:

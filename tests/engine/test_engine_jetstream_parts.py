@@ -7,7 +7,7 @@ from mbctl.engine.jetstream import names
 from mbctl.engine.jetstream.address import parse_address
 from mbctl.engine.jetstream.entries import BatchEntry
 from mbctl.engine.jetstream.fetching import delivery_of
-from mbctl.engine.jetstream.held import LEASED, NEW, PARKED, READY, Held
+from mbctl.engine.jetstream.held import DELAYED, LEASED, NEW, PARKED, READY, Held
 from mbctl.engine.jetstream.options import limits_within, note_on
 from mbctl.engine.jetstream.topics import time_ns
 from mbctl.errors import InvalidArgument
@@ -110,6 +110,19 @@ def test_what_is_parked_stays_parked() -> None:
     one.restore(BatchEntry(2, [(0, 8)], [(8, 10, 5)], [(8, 10)]), 1, 5)
     assert [(part.first, part.next, part.state) for part in one.parts] == [(8, 10, PARKED)]
     assert one.entry() == BatchEntry(3, [(0, 8)], [(8, 10, 5)], [(8, 10)])
+
+
+def test_batch_that_is_put_off_says_until_when_and_grants_nothing_before() -> None:
+    one = held(delivered=2)
+    for part in one.parts:
+        part.deliveries = 2
+    assert one.entry() is None
+    entry = one.entry(put_off_ns=99)
+    assert entry == BatchEntry(2, [], [(0, 10, 2)], [], 99)
+    one.restore(BatchEntry(2, [(0, 2)], [], [(8, 10)]), 1, None)
+    one.put_off(50)
+    assert [(part.first, part.state) for part in one.parts] == [(2, DELAYED), (8, PARKED)]
+    assert one.next_ns() == 50
 
 
 def test_parts_that_are_alike_are_joined() -> None:
