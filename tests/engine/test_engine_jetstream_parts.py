@@ -92,6 +92,14 @@ def test_batch_that_was_delivered_as_a_whole_needs_no_entry() -> None:
     assert one.entry() == BatchEntry(1, [(0, 1)], [(1, 10, 1)])
 
 
+def test_batch_that_was_delivered_twice_has_its_count_in_an_entry() -> None:
+    # Who takes it from the stream is not told how often it was delivered.
+    one = held(delivered=2)
+    for part in one.parts:
+        part.deliveries = 2
+    assert one.entry() == BatchEntry(2, [], [(0, 10, 2)])
+
+
 def test_deliveries_to_a_server_that_died_do_not_make_it_too_many() -> None:
     entry = BatchEntry(1, [], [(0, 5, 1)])
     one = held(delivered=4)
@@ -113,12 +121,11 @@ def test_what_is_parked_stays_parked() -> None:
 
 
 def test_batch_that_is_put_off_says_until_when_and_grants_nothing_before() -> None:
-    one = held(delivered=2)
+    one = held()
     for part in one.parts:
-        part.deliveries = 2
+        part.deliveries = 1
     assert one.entry() is None
-    entry = one.entry(put_off_ns=99)
-    assert entry == BatchEntry(2, [], [(0, 10, 2)], [], 99)
+    assert one.entry(put_off_ns=99) == BatchEntry(1, [], [(0, 10, 1)], [], 99)
     one.restore(BatchEntry(2, [(0, 2)], [], [(8, 10)]), 1, None)
     one.put_off(50)
     assert [(part.first, part.state) for part in one.parts] == [(2, DELAYED), (8, PARKED)]

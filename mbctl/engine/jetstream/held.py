@@ -244,12 +244,11 @@ class Held:
     # --- what is stored -------------------------------------------------------------------
 
     def entry(self, put_off_ns: int = 0) -> BatchEntry | None:
-        """What is to be stored of it; None if its count of deliveries says all."""
+        """What is to be stored of it; None if it was delivered once, and granted once."""
         is_plain = not (put_off_ns or self.acknowledged or self.has(PARKED, EXHAUSTED))
-        if self.parts and is_plain:
-            counts = {part.deliveries for part in self.parts}
-            if counts == {self.delivered}:
-                return None
+        is_first = self.delivered == 1 and all(part.deliveries == 1 for part in self.parts)
+        if self.parts and is_plain and is_first:
+            return None
         return BatchEntry(
             self.delivered,
             self.acknowledged,
