@@ -42,9 +42,7 @@ class Round(msgspec.Struct):
     @property
     def is_right(self) -> bool:
         """Whether all that is promised was kept."""
-        is_soon = all(
-            max(one.sending_pause_s, one.reading_pause_s) < SERVICE_S for one in self.faults
-        )
+        is_soon = all(one.longest_s < SERVICE_S for one in self.faults)
         return is_soon and not (
             self.lost or self.stored_twice or self.again_after_confirmed or self.out_of_order
         )
@@ -125,6 +123,10 @@ LEDGER: dict[str, Callable[[Round], int]] = {
     "again after a confirmed acknowledgement": lambda one: one.again_after_confirmed,
     "again before it was confirmed": lambda one: one.again_before_confirmed,
     "out of order, of a single reader": lambda one: one.out_of_order,
+    "faults": lambda one: len(one.faults),
+    "faults after which one kind of service paused for 10 s or more": lambda one: sum(
+        fault.longest_s >= SERVICE_S for fault in one.faults
+    ),
 }
 
 TIMES = [

@@ -5,7 +5,8 @@
     offset                  the stream's sequence and the place in the batch, in one number
     durable subscription    a durable pull consumer
     ephemeral subscription  a consumer in the memory of one node
-    part of a batch read    an entry in the key-value bucket ``mbctl``
+    acknowledgement         one of the consumer, and an entry in the bucket ``mbctl``, which counts
+    part of a batch read    an entry of its own in that bucket
     reclaiming              a purge up to the lowest acknowledged place, by any server
 
 Any number of servers serve the same topics side by side. Imported only when asked for.
