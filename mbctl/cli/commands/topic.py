@@ -183,9 +183,8 @@ def read(
 @app.command(
     cls=ClientCommand,
     epilog="""
-    mbctl topic move orders --to new.example:5555
-    mbctl topic move orders --to cluster --follow
-    mbctl topic move orders --to cluster --without max-messages --follow --idle 60
+    mbctl topic move orders --to cluster
+    mbctl topic move orders --to cluster --without max-messages --idle 1
     """,
 )
 def move(
@@ -226,8 +225,9 @@ def move(
 ) -> None:
     """Move a topic to another server.
 
-    Copies its settings and messages in their order, each once, even if it is killed and run
-    again: then it goes on where it was. Nothing is deleted here.
+    Copies its settings and messages in their order, each once, even if it is killed: run again
+    it goes on where it was. Messages that are moved and that nobody has to read here any more
+    are reclaimed; the topic itself stays until you delete it.
     """
     from mbctl.actions import moving
     from mbctl.client.moving import PartAdmin
