@@ -1,6 +1,6 @@
 """What a cluster takes, by mbctl and by nats-py directly: reports/cluster.json and cluster.md.
 
-    python scripts/cluster_figures.py                  all of it, about eight minutes
+    python scripts/cluster_figures.py                  all of it, about ten minutes
     python scripts/cluster_figures.py --quick          the same in shorter runs, under three minutes
     python scripts/cluster_figures.py direct           a part: direct, growth
 
