@@ -140,6 +140,35 @@ def test_topic_move_killed_again_and_again_loses_and_doubles_nothing(
     assert shown.payloads == sent
 
 
+@pytest.mark.slow
+def test_topic_move_goes_on_when_servers_are_killed(tmp_path: Path, topic: str) -> None:
+    sent = [b"%01000d" % number for number in range(KILLED_MESSAGES)]
+    servers = [BrokerProcess(data=tmp_path / name) for name in ("source", "target")]
+    source, target = (server.address for server in servers)
+    move = [*(sys.executable, "-m", "mbctl", "topic", "move", topic), "-s", source, "--to", target]
+    with Publisher(source) as publisher, Admin(target) as admin:
+        publisher.create_topic(topic)
+        for first in range(0, len(sent) // 2, 500):
+            publisher.send_many(topic, sent[first : first + 500])
+        with subprocess.Popen([*move, "-q", "--follow"]) as process:
+            for at in (1, 0):
+                before = _moved(admin, topic)
+                for first in range((3 - at) * len(sent) // 4, (4 - at) * len(sent) // 4, 500):
+                    publisher.send_many(topic, sent[first : first + 500])
+                wait_until(lambda before=before: _moved(admin, topic) > before)
+                port = servers[at].port
+                servers[at].kill()
+                servers[at].check()
+                servers[at] = BrokerProcess(data=tmp_path / ("source", "target")[at], port=port)
+            wait_until(lambda: _moved(admin, topic) == len(sent))
+            assert process.poll() is None
+            process.kill()
+        assert subprocess.run([*move, "-q"], check=False).returncode == 0
+        assert admin.peek(topic, "earliest", 2 * len(sent)).payloads == sent
+    for server in servers:
+        server.check()
+
+
 def _moved(admin: Admin, topic: str) -> int:
     """How many messages of the topic are at the target."""
     return next((info.messages or 0 for info in admin.topics() if info.topic == topic), 0)
