@@ -431,7 +431,7 @@ def _lone_table(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _growth_table(rows: list[dict[str, Any]]) -> list[str]:
-    heads = [f"{row['nodes']} nodes, {row['replicas']} replicas" for row in rows]
+    heads = [f"nodes {row['nodes']}, replicas {row['replicas']}" for row in rows]
     lines = [f"| | {' | '.join(heads)} |", "|---|" + "---|" * len(rows)]
     speeds = {
         "topics_1": "sent to a topic by a publisher, messages/s",
@@ -453,8 +453,8 @@ def _growth_table(rows: list[dict[str, Any]]) -> list[str]:
     return [
         *lines,
         "",
-        "In brackets: the processor time of the first server and of all nodes together for each",
-        "message; with a second server, that has as much.",
+        "In brackets: the processor time of the first server of mbctl, and of all nodes together, for",
+        "each message; a second server takes as much again.",
     ]
 
 
