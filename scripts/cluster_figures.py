@@ -453,8 +453,8 @@ def _growth_table(rows: list[dict[str, Any]]) -> list[str]:
     return [
         *lines,
         "",
-        "In brackets: the processor time of the first server of mbctl, and of all nodes together, for",
-        "each message; a second server takes as much again.",
+        "In brackets: the processor time of the first server of mbctl, and of all nodes together,",
+        "for each message; a second server takes as much again.",
     ]
 
 
