@@ -137,7 +137,7 @@ class Move:
         if (there.topic_id, there.created) == (info.topic_id, info.created):
             reason = f"{self._source.server} and {self._target.server} serve the same topics"
             raise InvalidArgument(reason=f"{reason}; name another server")
-        if note is None and not created and there.bytes > 0:
+        if not self._notebook.is_there and not created and there.bytes > 0:
             raise _InUse(topic=self.topic, server=self._target.server)
         if note is not None and (note.topic_id, note.created) != (info.topic_id, info.created):
             raise InvalidArgument(
@@ -194,13 +194,15 @@ class Move:
 
     def _finish(self, note: Note, there: TopicInfo) -> None:
         """Find out whether what was about to be stored was, and store it if not."""
+        # All below is there, whatever becomes of the rest.
+        self._position = max(self._position, note.first)
+        self.acknowledge()
         messages = self._noted(note)
         end = self._end_if_stored(note, messages, there)
         is_to_send = end is None and bool(messages)
         self._sequence = note.sequence - is_to_send
         self._open_publisher()
         if is_to_send and not self._sent_again(note, messages):
-            self._position = note.first
             return
         if end is not None:
             self.end = end
@@ -224,7 +226,7 @@ class Move:
     def _noted(self, note: Note) -> "list[PulledMessage[Any]]":
         """What the source still has of the messages of a note."""
         found: list[PulledMessage[Any]] = []
-        position = max(note.first, self._position)
+        position = self._position
         while position < note.next:
             part = self._source.peek_part(self.topic, position, note.count)
             fitting = [message for message in part if message.offset < note.next]

@@ -56,6 +56,8 @@ class Notebook:
         self._admin = admin
         self._publisher = publisher
         self.topic = topic + SUFFIX
+        self.is_there = False
+        """Whether a move has begun; there may be no note in it all the same."""
         self._end = 0
         self._engine = engine_of(admin)
 
@@ -71,6 +73,7 @@ class Notebook:
                 info = self._admin.topic(self.topic)
             except TopicNotFound:
                 return None
+            self.is_there = True
             self._end = info.next_offset
             if info.bytes == 0:
                 return None
