@@ -2,9 +2,8 @@
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 from mbctl.actions import text
 from mbctl.actions.move import Move
@@ -38,13 +37,6 @@ class Following:
         return self._idle_s is not None and time.monotonic() - self._since >= self._idle_s
 
 
-class Tell(Protocol):
-    """Shows how far a move has got."""
-
-    def __call__(self, sentence: str) -> None:
-        """Show this in place of what was shown before."""
-
-
 def move_topic(
     source: "PartAdmin",
     target: "PartAdmin",
@@ -62,8 +54,13 @@ def move_topic(
     began = time.monotonic()
     with Move(source, target, topic) as move:
         move.begin(without)
-        with _told(output) as tell:
-            _run(move, output, tell, following)
+        try:
+            with _telling(output) as tell:
+                _run(move, tell, following)
+        except KeyboardInterrupt:
+            moved = text.counted(move.moved.messages, "message")
+            output.note(f"stopped after {moved}; run this again to go on from there")
+            raise
         row = _row(move, source.server, target.server, time.monotonic() - began)
     output.done(row, _sentence(row))
     if not following.is_on:
@@ -71,7 +68,7 @@ def move_topic(
             output.note(line)
 
 
-def _run(move: Move, output: Output, tell: Tell, following: Following) -> None:
+def _run(move: Move, tell: "_Line | _SeldomTold", following: Following) -> None:
     """Move what there is, and what comes meanwhile, until it has caught up or ``is_over``."""
     is_told = False
     told_at, told_messages = time.monotonic(), 0
@@ -84,15 +81,16 @@ def _run(move: Move, output: Output, tell: Tell, following: Following) -> None:
             move.acknowledge()
             lag = move.lag()
             rate = (move.moved.messages - told_messages) / max(now - told_at, 0.001)
-            if was_some:
+            if move.moved.messages > told_messages:
                 told_at, told_messages = now, move.moved.messages
                 tell(_progress(move, lag, rate))
+            if was_some:
                 continue
             if lag == 0 and not following.is_on:
                 return
             if lag == 0 and not is_told:
                 is_told = True
-                output.note(_caught_up(move))
+                tell.note(_caught_up(move))
             if following.is_over:
                 return
             time.sleep(_POLL_S)
@@ -143,19 +141,37 @@ def _advice(row: dict[str, Any]) -> list[str]:
     ]
 
 
-@contextmanager
-def _told(output: Output) -> Iterator[Tell]:
+def _telling(output: Output) -> "_Line | _SeldomTold":
     """A line on the terminal that changes; off it, one now and then."""
     can_draw = output.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
-    if output.quiet or not can_draw:
-        yield _SeldomTold(output)
-        return
-    # Slow to import, and rarely needed.
-    from rich.console import Console
-    from rich.markup import escape
+    return _Line(output) if can_draw and not output.quiet else _SeldomTold(output)
 
-    with Console(file=output.stderr).status("") as status:
-        yield lambda sentence: status.update(escape(sentence))
+
+class _Line:
+    """Tells in one line of the terminal, which is gone at the end of the block."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._write("")
+
+    def __call__(self, sentence: str) -> None:
+        """Show a sentence in place of the one before, as far as the line has room."""
+        columns = os.get_terminal_size(self._output.stderr.fileno()).columns
+        self._write(sentence[: columns - 1])
+
+    def note(self, sentence: str) -> None:
+        """Show a sentence that stays."""
+        self._write("")
+        self._output.note(sentence)
+
+    def _write(self, shown: str) -> None:
+        self._output.stderr.write(f"\r\x1b[K{shown}")
+        self._output.stderr.flush()
 
 
 class _SeldomTold:
@@ -163,7 +179,17 @@ class _SeldomTold:
 
     def __init__(self, output: Output) -> None:
         self._output = output
-        self._next = time.monotonic()
+        self._next = time.monotonic() + _TELL_OFF_TERMINAL_S
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is left to tidy."""
+
+    def note(self, sentence: str) -> None:
+        """Show a sentence in any case."""
+        self._output.note(sentence)
 
     def __call__(self, sentence: str) -> None:
         """Show a line, unless there was one lately."""

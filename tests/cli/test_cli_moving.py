@@ -1,13 +1,15 @@
 """``mbctl topic move``: what it says and how it ends, and a move that is killed again and again."""
 
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pexpect
 import pytest
-from broker_process import BrokerProcess, wait_until
+from broker_process import PATIENCE_S, BrokerProcess, wait_until
 from cli_harness import Command, Run
 
 from mbctl import Admin, Publisher
@@ -117,6 +119,28 @@ def test_topic_move_is_interrupted(server: str, other: BrokerProcess, orders: st
         ended = command.end()
     assert ended.code == 130
     assert ended.out == b""
+    assert "stopped after 3 messages; run this again to go on" in ended.err
+
+
+def test_topic_move_tells_on_a_terminal_in_one_line(
+    server: str, other: BrokerProcess, orders: str
+) -> None:
+    command = ["-m", "mbctl", "topic", "move", orders, "--to", other.address, "-s", server]
+    terminal = pexpect.spawn(
+        sys.executable,
+        [*command, "--idle", "0.2"],
+        env={**os.environ, "TERM": "xterm"},
+        dimensions=(24, 60),
+        encoding="utf-8",
+        timeout=PATIENCE_S,
+    )
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 0
+    line, caught_up = terminal.before.split("\r\x1b[K")[1:3]
+    assert line.startswith(f"3 messages of {orders} moved, ")
+    assert len(line) < 60
+    assert caught_up.startswith(f"{orders} has caught up: lag 0; now switch")
 
 
 def test_topic_move_killed_again_and_again_loses_and_doubles_nothing(
