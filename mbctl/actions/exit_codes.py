@@ -57,4 +57,5 @@ def of(error: BaseException) -> int:
         return INTERRUPTED
     if isinstance(error, BrokenPipeError):
         return CLOSED_PIPE
-    return _CODES.get(type(error), UNEXPECTED)
+    # One that is derived to say more ends as what it is derived from.
+    return next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), UNEXPECTED)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 READ_COUNT = 10
 """Messages of a read that does not say how many: a look, as for a pull."""
 
+SETTINGS = ("max-messages", "max-bytes", "max-age", "retain-age", "retain-bytes", "when-full")
+"""The settings of a topic, as the options of ``topic create`` are called."""
+
 # Messages asked for at a time: each may be as large as messages get.
 _READ_CHUNK = 200
 

@@ -188,6 +188,19 @@ def find_server(
     return found.server, NamedContext(name, found.color, found.confirm == "always")
 
 
+def server_named(name: str) -> str:
+    """The server of the context of that name, or the one at that address.
+
+    Raises:
+        InvalidArgument: it is neither.
+    """
+    from mbctl.actions import contexts
+    from mbctl.client import address
+
+    known = contexts.load().contexts.get(name) if contexts.path().exists() else None
+    return str(address.parse(name)) if known is None else known.server
+
+
 def _source(context: typer.Context, name: str) -> str:
     source = context.get_parameter_source(name)
     return source.name if source is not None else "DEFAULT"

@@ -23,10 +23,14 @@ class PublisherBase(ClientBase):
 
     def __init__(self, server: str, name: str | None, timeout: float) -> None:
         self.name = name if name is None else check_name(name)
-        self._session = os.urandom(16)
-        self._window = SendWindow(self._buffers)
+        self._begin_session()
         self._pipelines: WeakSet[Gatherer] = WeakSet()
         super().__init__(server, timeout)
+
+    def _begin_session(self) -> None:
+        """Be a session that nobody has been before, and that has sent nothing."""
+        self._session = os.urandom(16)
+        self._window = SendWindow(self._buffers)
 
     def opening(self) -> list[wire.Message]:
         """Say hello and name the session."""
@@ -75,8 +79,7 @@ class PublisherBase(ClientBase):
 
     def _in_child(self) -> None:
         # Sends without an answer are the parent's, and so is what its pipelines have gathered.
-        self._session = os.urandom(16)
-        self._window = SendWindow(self._buffers)
+        self._begin_session()
         for pipeline in list(self._pipelines):
             pipeline._begin()
         super()._in_child()

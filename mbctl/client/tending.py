@@ -7,7 +7,7 @@ from mbctl.client.base import ClientBase, Flow, expect
 from mbctl.client.packing import StartLike, to_ranges, to_start
 from mbctl.client.pulled import Peeked
 from mbctl.errors import ConnectionLost, InvalidArgument, ProtocolError
-from mbctl.model import Sought
+from mbctl.model import AtTime, Sought
 from mbctl.wire import messages as wire
 
 Progress = Callable[[int, int], None]
@@ -27,10 +27,7 @@ class AdminBase(ClientBase):
         peeked: Peeked | None = None
         while True:
             left = count if peeked is None else count - len(peeked)
-            reply = expect(wire.Pulled, (yield wire.Peek(0, topic, start, left)))
-            part = Peeked(topic, reply)
-            if isinstance(start, int) and reply.pieces:
-                part.skipped = reply.pieces[0].first - start
+            part = yield from self._peek_part(topic, start, left)
             if peeked is None:
                 peeked = part
             elif part.topic_id != peeked.topic_id:
@@ -41,6 +38,14 @@ class AdminBase(ClientBase):
             if not part or len(peeked) >= count:
                 return peeked
             start = part.next_offset
+
+    def _peek_part(self, topic: str, start: int | str | AtTime, count: int) -> Flow[Peeked]:
+        """What one reply brings."""
+        reply = expect(wire.Pulled, (yield wire.Peek(0, topic, start, count)))
+        part = Peeked(topic, reply)
+        if isinstance(start, int) and reply.pieces:
+            part.skipped = reply.pieces[0].first - start
+        return part
 
     def _purge_topic(self, topic: str) -> Flow[int]:
         return self._counted(wire.PurgeTopic(0, topic))

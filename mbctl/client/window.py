@@ -38,12 +38,12 @@ class PendingSend:
 class SendWindow:
     """The sends in flight, at most as many and as large as the server allows."""
 
-    def __init__(self, buffers: Buffers | None = None) -> None:
+    def __init__(self, buffers: Buffers | None = None, sequence: int = 0) -> None:
         self._buffers = buffers
         self._pending: dict[int, PendingSend] = {}
         self._by_id: dict[int, PendingSend] = {}
         self._bytes = 0
-        self._sequence = 0
+        self._sequence = sequence
 
     def __len__(self) -> int:
         return len(self._pending)

@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from broker_process import READY, BrokerProcess
 from cli_harness import Run
 
-from mbctl import Admin, Publisher, Subscriber
+from mbctl import Admin, Publisher, Server, Subscriber
 from mbctl.cli import app as cli_app
 from mbctl.files import Directory, Disk
 from mbctl.journal.directory import read_or_begin, take
@@ -114,7 +115,11 @@ def test_example_works(example: str, run: Run, server: str, environment: dict[st
     if example.startswith("mbctl restore"):
         with Admin(server) as admin:
             admin.backup("broker.backup")
-    ended = run(*shlex.split(example)[1:])
+    with ExitStack() as stack:
+        if example.startswith("mbctl topic move"):
+            other = stack.enter_context(Server(port=0, memory=True))
+            run("context", "add", "cluster", "--server", other.address)
+        ended = run(*shlex.split(example)[1:])
     assert (ended.code, "error" in ended.err) == (0, False), ended.err
 
 

@@ -54,8 +54,9 @@ CALLS: dict[str, tuple[tuple[str, ...], int]] = {
     "context show": (("context", "show", "known"), 0),
     "context remove": (("context", "remove", "known"), 0),
 }
-# These run until they are stopped, or are about files, and have tests of their own.
+# These run until they are stopped, or are about files or two servers, and have tests of their own.
 ELSEWHERE = {
+    "topic move",
     *("server", "bench", "demo", "follow", "backup", "restore", "verify", "repair"),
     *("cluster start", "cluster stop", "cluster status"),
 }

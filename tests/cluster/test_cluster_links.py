@@ -12,6 +12,7 @@ import pytest
 import trustme
 from broker_process import BrokerProcess, wait_until
 from cluster_proxy import Gate
+from nats_operator import OperatorServer
 
 from mbctl import Admin, Publisher, Subscriber
 from mbctl.cluster.config import Security
@@ -150,3 +151,21 @@ def test_names_and_certificates_are_asked_for(tmp_path: Path) -> None:
             assert "secret" not in ended.stderr
     finally:
         cluster.stop()
+
+
+def test_credentials_of_an_account_let_a_server_in(tmp_path: Path) -> None:
+    cluster = OperatorServer(tmp_path)
+    try:
+        broker = BrokerProcess(engine=f"{cluster.url}?creds={cluster.credentials}")
+        with Publisher(broker.address) as publisher:
+            publisher.create_topic("known")
+            publisher.send("known", b"hello")
+        with Admin(broker.address) as admin:
+            assert admin.peek("known").payloads == [b"hello"]
+        broker.check()
+        command = [sys.executable, "-m", "mbctl", "server", "--port", "0", "--engine", cluster.url]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert "no connection to the cluster" in ended.stderr
+    finally:
+        cluster.close()

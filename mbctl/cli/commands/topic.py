@@ -1,4 +1,4 @@
-"""``mbctl topic``: create, list, show, why, read, purge, delete."""
+"""``mbctl topic``: create, list, show, why, read, move, purge, delete."""
 
 import sys
 from typing import Annotated, Any, Literal
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from mbctl.actions import places, text
-from mbctl.actions.topics import READ_COUNT
+from mbctl.actions.topics import READ_COUNT, SETTINGS
 from mbctl.cli.arguments import (
     FormatOption,
     FullOption,
@@ -18,11 +18,11 @@ from mbctl.cli.arguments import (
     parse_size,
 )
 from mbctl.cli.command import ClientCommand, Group, make_app
-from mbctl.cli.options import Client, client_of
+from mbctl.cli.options import Client, above_zero, client_of, server_named
 from mbctl.errors import InvalidArgument
 from mbctl.model import TopicSettings
 
-app = make_app(cls=Group, help="Create, look at, read and delete topics.")
+app = make_app(cls=Group, help="Create, look at, read, move and delete topics.")
 
 
 def _bound(option: str, help: str) -> Any:
@@ -33,6 +33,14 @@ def _bound(option: str, help: str) -> Any:
 def _age(option: str, help: str) -> Any:
     """An option that takes an age."""
     return typer.Option(option, metavar="AGE", parser=parse_age, help=help, show_default=False)
+
+
+def _check_settings(names: list[str] | None) -> list[str] | None:
+    """Check names of settings; for an option's callback."""
+    for name in names or ():
+        if name not in SETTINGS:
+            raise typer.BadParameter(f"{name!r} is not one of {', '.join(SETTINGS)}.")
+    return names
 
 
 @app.command(
@@ -170,6 +178,70 @@ def read(
     client = client_of(context)
     with client.admin() as admin:
         topics.read_topic(admin, client.output, topic, start=begin, count=count, look=look)
+
+
+@app.command(
+    cls=ClientCommand,
+    epilog="""
+    mbctl topic move orders --to cluster
+    mbctl topic move orders --to cluster --without max-messages --idle 1
+    """,
+)
+def move(
+    context: typer.Context,
+    topic: Topic,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="SERVER",
+            help="The server to move it to: HOST:PORT, or the name of a context.",
+            show_default=False,
+        ),
+    ],
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--without",
+            metavar="|".join(SETTINGS),
+            callback=_check_settings,
+            help="Leave this setting of the topic out at the other server; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what comes after that.")
+    ] = False,
+    idle: Annotated[
+        float | None,
+        typer.Option(
+            "--idle",
+            metavar="SECONDS",
+            callback=above_zero,
+            help="Follow until nothing has come for so long.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Move a topic to another server.
+
+    Copies its settings and messages in their order, each once, even if it is killed: run again
+    it goes on where it was. Messages that are moved and that nobody has to read here any more
+    are reclaimed; the topic itself stays until you delete it.
+    """
+    from mbctl.actions import moving
+    from mbctl.client.moving import PartAdmin
+
+    client = client_of(context)
+    timeout = client.options.timeout
+    following = moving.Following(is_endless=follow, idle_s=idle)
+    with (
+        PartAdmin(client.options.server, timeout=timeout) as source,
+        PartAdmin(server_named(to), timeout=timeout) as target,
+    ):
+        moving.move_topic(
+            source, target, client.output, topic, without=without or (), following=following
+        )
 
 
 @app.command(cls=ClientCommand, epilog="mbctl topic purge orders --yes")
