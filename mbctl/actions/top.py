@@ -143,7 +143,7 @@ class _Painter:
         about = (
             f" mbctl top{state}   {view.server}"
             f"   {status.version} {status.engine} {status.durability}"
-            f"   up {text.duration(status.uptime_s)}   {status.connections:,} connections"
+            f"   up {text.duration(status.uptime_s)}   {text.counted(status.connections, 'connection')}"
         )
         share = status.bytes / status.max_bytes if status.max_bytes else 0.0
         size = text.size(status.bytes)
@@ -154,7 +154,8 @@ class _Painter:
         )
         kept = (
             f" kept {text.amount(status.messages, status.batches)}, {size}{bound}"
-            f"   {status.topics:,} topics   {status.subscriptions:,} subscriptions"
+            f"   {text.counted(status.topics, 'topic')}"
+            f"   {text.counted(status.subscriptions, 'subscription')}"
         )
         style = _RED if share >= _SIZE_SHARE_WARNED else ""
         third = self._paint(_RED, self.cut(f" {view.trouble}")) if view.trouble else ""
