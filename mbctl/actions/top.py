@@ -143,7 +143,8 @@ class _Painter:
         about = (
             f" mbctl top{state}   {view.server}"
             f"   {status.version} {status.engine} {status.durability}"
-            f"   up {text.duration(status.uptime_s)}   {text.counted(status.connections, 'connection')}"
+            f"   up {text.duration(status.uptime_s)}"
+            f"   {text.counted(status.connections, 'connection')}"
         )
         share = status.bytes / status.max_bytes if status.max_bytes else 0.0
         size = text.size(status.bytes)

@@ -1,6 +1,7 @@
 """The kinds of commands: how each shows its examples, its errors and its end."""
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, TextIO, cast
@@ -19,6 +20,14 @@ from mbctl.cli.options import (
     take_output_options,
 )
 from mbctl.errors import MbctlError, NotSubscribed, SubscriptionNotFound, TopicNotFound
+
+# The parser adds to the help what it knows of a number: [default: 1.0; 0<=x<=65535].
+_WORDS = (
+    (re.compile(r"(?<=default: )(\d+)\.0(?=[\];])"), r"\1"),
+    (re.compile(r"(?<=[\[ ])(\d+)<=x<=(\d+)(?:\.0)?(?=[\];])"), r"\1 to \2"),
+    (re.compile(r"(?<=[\[ ])x>=(\d+)(?:\.0)?(?=[\];])"), r"at least \1"),
+    (re.compile(r"(?<=[\[ ])x<=(\d+)(?:\.0)?(?=[\];])"), r"at most \1"),
+)
 
 
 def make_app(**settings: Any) -> typer.Typer:
@@ -64,7 +73,8 @@ class Command(TyperCommand):
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
             if record is not None:
-                sections[_section(param)].append(record)
+                name, about = record
+                sections[_section(param)].append((name, _in_words(about)))
         for title, records in sections.items():
             if records:
                 with formatter.section(title):
@@ -116,6 +126,13 @@ class DirectoryCommand(Command):
         output = take_output_options(ctx.params).make_output()
         ctx.obj = output
         return guard(lambda: super(Command, self).invoke(ctx), output)
+
+
+def _in_words(about: str) -> str:
+    """The help of an option, with its range and its default as people write them."""
+    for formula, words in _WORDS:
+        about = formula.sub(words, about)
+    return about
 
 
 def _section(param: Any) -> str:
