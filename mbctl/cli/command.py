@@ -21,12 +21,13 @@ from mbctl.cli.options import (
 )
 from mbctl.errors import MbctlError, NotSubscribed, SubscriptionNotFound, TopicNotFound
 
-# The parser adds to the help what it knows of a number: [default: 1.0; 0<=x<=65535].
+# The parser has formulas for what it knows of a number: [default: 1.0; 0<=x<=65535].
 _WORDS = (
     (re.compile(r"(?<=default: )(\d+)\.0(?=[\];])"), r"\1"),
-    (re.compile(r"(?<=[\[ ])(\d+)<=x<=(\d+)(?:\.0)?(?=[\];])"), r"\1 to \2"),
-    (re.compile(r"(?<=[\[ ])x>=(\d+)(?:\.0)?(?=[\];])"), r"at least \1"),
-    (re.compile(r"(?<=[\[ ])x<=(\d+)(?:\.0)?(?=[\];])"), r"at most \1"),
+    (re.compile(r"\b(\d+)<=x<=(\d+)(?:\.0)?(?=[\];]|$)"), r"\1 to \2"),
+    (re.compile(r"\bx>=(\d+)(?:\.0)?(?=[\];]|$)"), r"at least \1"),
+    (re.compile(r"\bx<=(\d+)(?:\.0)?(?=[\];]|$)"), r"at most \1"),
+    (re.compile(r"is not in the range at"), r"is not at"),
 )
 
 
@@ -74,7 +75,7 @@ class Command(TyperCommand):
             record = param.get_help_record(ctx)
             if record is not None:
                 name, about = record
-                sections[_section(param)].append((name, _in_words(about)))
+                sections[_section(param)].append((name, in_words(about)))
         for title, records in sections.items():
             if records:
                 with formatter.section(title):
@@ -128,17 +129,17 @@ class DirectoryCommand(Command):
         return guard(lambda: super(Command, self).invoke(ctx), output)
 
 
-def _in_words(about: str) -> str:
-    """The help of an option, with its range and its default as people write them."""
-    for formula, words in _WORDS:
-        about = formula.sub(words, about)
-    return about
-
-
 def _section(param: Any) -> str:
     if isinstance(param, SharedOption):
         return "Common options"
     return "Arguments" if param.param_type_name == "argument" else "Options"
+
+
+def in_words(about: str) -> str:
+    """What the parser says of an option, with ranges and defaults as people write them."""
+    for formula, words in _WORDS:
+        about = formula.sub(words, about)
+    return about
 
 
 def guard(
