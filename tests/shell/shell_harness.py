@@ -163,6 +163,12 @@ class Terminal:
         """Type a line and Enter."""
         self.type(f"{line}\r")
 
+    def watch(self, seconds: float) -> None:
+        """Draw what comes for so long, as somebody does who is in no hurry."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self._read(left)
+
     def wait(self, seen: Callable[[list[str]], bool]) -> list[str]:
         """The lines of the screen once ``seen`` says so of them."""
         deadline = time.monotonic() + PATIENCE_S
