@@ -178,7 +178,7 @@ class Repl:
                 return False
             left = sum(1 for later in lines[number:] if later.strip())
             if not worked and left:
-                self._output.note(f"the other {counted(left, 'line')} of the block did not run")
+                self._output.note(f"{counted(left, 'line')} of the block did not run")
                 break
         return True
 

@@ -106,12 +106,13 @@ class ServerWatch:
             admin.close()
 
     def _is_there(self, had: "list[SubscriptionInfo]") -> None:
-        was_gone, self.reachable = self.reachable is False, True
-        self._back.set()
-        if was_gone and not self._stopped:
+        if self.reachable is False and not self._stopped:
             gone_s = time.monotonic() - self._lost_at
             became = self._what_became(had) if self.subscriber else ""
+            # Said before a verb that waits goes on, so that its answer comes behind.
             self._tell(f"{self._server} is back after {duration(gone_s)}{became}")
+        self.reachable = True
+        self._back.set()
 
     def _what_became(self, had: "list[SubscriptionInfo]") -> str:
         """What became of the subscriber's messages while the server was gone."""
