@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mbctl.actions.text import amount, counted, duration, unread
+from mbctl.actions.text import amount, counted, duration, is_name, unread
 from mbctl.errors import MbctlError
 from mbctl.shell.completion import LiveNames
 from mbctl.shell.interrupts import for_others
@@ -141,6 +141,7 @@ class ServerWatch:
             info.topic: f"{amount(info.messages, info.batches)}, "
             f"{counted(info.subscriptions, 'subscription')}"
             for info in infos
+            if is_name(info.topic)
         }
         subscriber = self.subscriber
         own = [
@@ -149,7 +150,7 @@ class ServerWatch:
         self._own = own
         lag = [info.unread for info in own if info.unread is not None]
         self.lag = sum(lag) if subscriber and len(lag) == len(own) else None
-        subscribed = {info.topic: unread(info) for info in own}
+        subscribed = {info.topic: unread(info) for info in own if is_name(info.topic)}
         self._measure([info for info in infos if not subscriber or info.topic in subscribed])
         return LiveNames(topics, subscribed)
 
