@@ -33,31 +33,32 @@ def without(ranges: Iterable[Range], taken: Iterable[Range]) -> list[Range]:
 class RangeSet:
     """Offsets as disjoint ranges that do not touch; costs by ranges, not by offsets."""
 
-    __slots__ = ("_firsts", "_nexts", "total")
+    __slots__ = ("_nexts", "firsts", "total")
 
     def __init__(self) -> None:
-        self._firsts: list[int] = []
+        self.firsts: list[int] = []
+        """Where the ranges begin, in order."""
         self._nexts: list[int] = []
         self.total = 0
         """How many offsets are in the set."""
 
     def __len__(self) -> int:
         """How many ranges."""
-        return len(self._firsts)
+        return len(self.firsts)
 
     def __iter__(self) -> Iterator[Range]:
-        return zip(self._firsts, self._nexts, strict=True)
+        return zip(self.firsts, self._nexts, strict=True)
 
     def add(self, first: int, next: int) -> None:
         """Put ``first <= offset < next`` in, joining what it meets."""
         assert first < next
         low = bisect_left(self._nexts, first)
-        high = bisect_right(self._firsts, next)
+        high = bisect_right(self.firsts, next)
         if low < high:
-            first = min(first, self._firsts[low])
+            first = min(first, self.firsts[low])
             next = max(next, self._nexts[high - 1])
-            self.total -= sum(self._nexts[low:high]) - sum(self._firsts[low:high])
-        self._firsts[low:high] = [first]
+            self.total -= sum(self._nexts[low:high]) - sum(self.firsts[low:high])
+        self.firsts[low:high] = [first]
         self._nexts[low:high] = [next]
         self.total += next - first
 
@@ -67,25 +68,25 @@ class RangeSet:
         Returns where that range ended, or ``offset``: the first offset at or after
         ``offset`` that was not in the set.
         """
-        count = bisect_right(self._firsts, offset)
+        count = bisect_right(self.firsts, offset)
         if count == 0:
             return offset
         end = max(offset, self._nexts[count - 1])
-        self.total -= sum(self._nexts[:count]) - sum(self._firsts[:count])
-        del self._firsts[:count]
+        self.total -= sum(self._nexts[:count]) - sum(self.firsts[:count])
+        del self.firsts[:count]
         del self._nexts[:count]
         return end
 
     def total_below(self, offset: int) -> int:
         """How many offsets below ``offset`` are in the set."""
-        count = bisect_left(self._firsts, offset)
+        count = bisect_left(self.firsts, offset)
         over = max(0, self._nexts[count - 1] - offset) if count else 0
-        return sum(self._nexts[:count]) - sum(self._firsts[:count]) - over
+        return sum(self._nexts[:count]) - sum(self.firsts[:count]) - over
 
     def begins_at(self, offset: int) -> bool:
         """Whether one of the ranges begins at ``offset``."""
-        at = bisect_left(self._firsts, offset)
-        return at < len(self._firsts) and self._firsts[at] == offset
+        at = bisect_left(self.firsts, offset)
+        return at < len(self.firsts) and self.firsts[at] == offset
 
     def ends_at(self, offset: int) -> bool:
         """Whether one of the ranges has ``offset`` as its next."""
@@ -95,7 +96,7 @@ class RangeSet:
     def check(self) -> None:
         """Assert that the ranges are sorted, apart, not empty, and counted."""
         assert all(first < next for first, next in self)
-        assert all(a < b for a, b in zip(self._nexts, self._firsts[1:], strict=False))
+        assert all(a < b for a, b in zip(self._nexts, self.firsts[1:], strict=False))
         assert self.total == sum(next - first for first, next in self)
 
 

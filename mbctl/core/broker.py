@@ -36,6 +36,16 @@ class Broker(Publishing, Subscribing, Settling, Redelivering, Restoring):
 
     # --- what time brings -----------------------------------------------------------------
 
+    def may_be_due_before(self, when_ns: int) -> bool:
+        """Whether ``next_deadline_ns`` may be below ``when_ns``: asked with each request."""
+        if self._unserved:
+            return True
+        for deadlines in self._deadlines:
+            heap = deadlines.heap
+            if heap and heap[0][0] < when_ns:
+                return True
+        return False
+
     def next_deadline_ns(self) -> int | None:
         """When ``expire`` has something to do next, or None. It may be past."""
         if self._unserved:

@@ -17,11 +17,12 @@ class Heap(Generic[K]):
     until they are more than the live ones.
     """
 
-    __slots__ = ("_entries", "_heap", "_serial")
+    __slots__ = ("_entries", "_serial", "heap")
 
     def __init__(self) -> None:
         self._entries: dict[K, tuple[int, int]] = {}
-        self._heap: list[tuple[int, int, K]] = []
+        self.heap: list[tuple[int, int, K]] = []
+        """The numbers as ``heapq`` keeps them: the first one is the lowest, or lower."""
         self._serial = 0
 
     def __len__(self) -> int:
@@ -35,12 +36,15 @@ class Heap(Generic[K]):
         # The serial orders equal numbers by age and spares comparing keys.
         self._serial += 1
         self._entries[key] = (number, self._serial)
-        heappush(self._heap, (number, self._serial, key))
-        self._drop_stale()
+        heappush(self.heap, (number, self._serial, key))
+        # Asked here, as nearly always nothing is to be done.
+        if len(self.heap) > 2 * len(self._entries) + _STALE_MIN:
+            self._drop_stale()
 
     def remove(self, key: K) -> None:
         """Forget ``key``; no error if it has no number."""
-        if self._entries.pop(key, None) is not None:
+        removed = self._entries.pop(key, None)
+        if removed is not None and len(self.heap) > 2 * len(self._entries) + _STALE_MIN:
             self._drop_stale()
 
     def get(self, key: K) -> int | None:
@@ -50,11 +54,11 @@ class Heap(Generic[K]):
 
     def lowest(self) -> int | None:
         """The lowest number, or None if there is none."""
-        while self._heap:
-            number, serial, key = self._heap[0]
+        while self.heap:
+            number, serial, key = self.heap[0]
             if self._entries.get(key) == (number, serial):
                 return number
-            heappop(self._heap)
+            heappop(self.heap)
         return None
 
     def pop_through(self, number: int) -> K | None:
@@ -62,18 +66,17 @@ class Heap(Generic[K]):
         lowest = self.lowest()
         if lowest is None or lowest > number:
             return None
-        _, _, key = heappop(self._heap)
+        _, _, key = heappop(self.heap)
         del self._entries[key]
         return key
 
     def _drop_stale(self) -> None:
-        if len(self._heap) > 2 * len(self._entries) + _STALE_MIN:
-            self._heap = [(number, serial, k) for k, (number, serial) in self._entries.items()]
-            heapify(self._heap)
+        self.heap[:] = [(number, serial, k) for k, (number, serial) in self._entries.items()]
+        heapify(self.heap)
 
     def check(self) -> None:
         """Assert that every number is in the heap, and not much else."""
-        assert len(self._heap) <= 2 * len(self._entries) + _STALE_MIN
-        stored = set(self._heap)
+        assert len(self.heap) <= 2 * len(self._entries) + _STALE_MIN
+        stored = set(self.heap)
         for key, (number, serial) in self._entries.items():
             assert (number, serial, key) in stored

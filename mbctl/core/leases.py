@@ -78,10 +78,10 @@ class Leases:
         "_by_first",
         "_ready",
         "_recounted",
-        "_starts",
         "_subscription",
         "leased_count",
         "parked_count",
+        "starts",
     )
 
     def __init__(self, subscription: "Subscription", agenda: Agenda) -> None:
@@ -92,16 +92,17 @@ class Leases:
         self._subscription = subscription
         self._agenda = agenda
         self._by_first: dict[int, Lease] = {}
-        self._starts: list[int] = []
+        self.starts: list[int] = []
+        """Their first offsets, in order."""
         self._ready: list[int] = []
         # The messages whose count changed since ``take_counts``, of one that is durable.
         self._recounted: list[Range] = []
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return len(self.starts)
 
     def __iter__(self) -> Iterator[Lease]:
-        return (self._by_first[first] for first in self._starts)
+        return (self._by_first[first] for first in self.starts)
 
     # --- finding --------------------------------------------------------------------------
 
@@ -112,11 +113,16 @@ class Leases:
 
     def at(self, offset: int) -> Lease | None:
         """The lease that holds ``offset``, if one does."""
-        at = bisect_right(self._starts, offset) - 1
+        at = bisect_right(self.starts, offset) - 1
         if at < 0:
             return None
-        lease = self._by_first[self._starts[at]]
+        lease = self._by_first[self.starts[at]]
         return lease if offset < lease.next else None
+
+    def just(self, first: int, next: int) -> Lease | None:
+        """The lease of just these messages, if there is one."""
+        lease = self._by_first.get(first)
+        return lease if lease is not None and lease.next == next else None
 
     def across(self, edge: int) -> Lease | None:
         """The lease that would have to be cut for one to begin or end at ``edge``."""
@@ -125,17 +131,17 @@ class Leases:
 
     def beginning_in(self, first: int, next: int) -> list[Lease]:
         """The leases whose first message is at ``first <= offset < next``."""
-        low = bisect_left(self._starts, first)
-        high = bisect_left(self._starts, next)
-        return [self._by_first[start] for start in self._starts[low:high]]
+        low = bisect_left(self.starts, first)
+        high = bisect_left(self.starts, next)
+        return [self._by_first[start] for start in self.starts[low:high]]
 
     def within(self, first: int, next: int) -> list[Lease]:
         """The leases that hold any of ``first <= offset < next``."""
-        low = bisect_right(self._starts, first) - 1
-        if low < 0 or self._by_first[self._starts[low]].next <= first:
+        low = bisect_right(self.starts, first) - 1
+        if low < 0 or self._by_first[self.starts[low]].next <= first:
             low += 1
-        high = bisect_left(self._starts, next)
-        return [self._by_first[start] for start in self._starts[low:high]]
+        high = bisect_left(self.starts, next)
+        return [self._by_first[start] for start in self.starts[low:high]]
 
     # --- changing the table ---------------------------------------------------------------
 
@@ -145,7 +151,7 @@ class Leases:
         assert first not in self._by_first
         lease = Lease(self._subscription, first, next)
         self._by_first[first] = lease
-        insort(self._starts, first)
+        insort(self.starts, first)
         insort(self._ready, first)
         return lease
 
@@ -176,7 +182,7 @@ class Leases:
         """Take ``lease`` out of everything."""
         self._leave_state(lease)
         del self._by_first[lease.first]
-        del self._starts[bisect_left(self._starts, lease.first)]
+        del self.starts[bisect_left(self.starts, lease.first)]
 
     def clear(self) -> None:
         """Take all leases out of everything."""
@@ -187,7 +193,7 @@ class Leases:
                 assert lease.member is not None
                 del lease.member.leases[lease]
         self._by_first.clear()
-        self._starts.clear()
+        self.starts.clear()
         self._ready.clear()
         self.leased_count = self.parked_count = 0
         self.take_counts()
@@ -195,17 +201,30 @@ class Leases:
 
     # --- changing the state of a lease ----------------------------------------------------
 
+    def grant_new(self, first: int, next: int, member: "Member", until_ns: int) -> None:
+        """Let ``member`` have what nobody was granted yet, until the deadline."""
+        assert first < next
+        assert first not in self._by_first
+        lease = Lease(self._subscription, first, next)
+        self._by_first[first] = lease
+        # Nearly always the last one.
+        insort(self.starts, first)
+        self._lease(lease, member, until_ns)
+
     def grant(self, lease: Lease, member: "Member", until_ns: int) -> None:
         """Let ``member`` have it, one delivery more, until the deadline."""
         self._leave_state(lease)
+        self._lease(lease, member, until_ns)
+        if lease.deliveries >= _DELIVERIES_STORED:
+            self._note_count(lease)
+
+    def _lease(self, lease: Lease, member: "Member", until_ns: int) -> None:
         lease.state = LEASED
         lease.member = member
         lease.deliveries += 1
         member.leases[lease] = None
-        self.leased_count += lease.count
+        self.leased_count += lease.next - lease.first
         self._agenda.deadlines.set(lease, until_ns)
-        if lease.deliveries >= _DELIVERIES_STORED:
-            self._note_count(lease)
 
     def uncount(self, lease: Lease) -> None:
         """Count one delivery less: it did not happen."""
@@ -263,7 +282,7 @@ class Leases:
             if lease.state is LEASED:
                 assert lease.member is not None
                 del lease.member.leases[lease]
-                self.leased_count -= lease.count
+                self.leased_count -= lease.next - lease.first
 
     # --- counts of deliveries -------------------------------------------------------------
 
@@ -301,7 +320,7 @@ class Leases:
     def check(self) -> None:
         """Assert that the table is sorted and that every lease is what its state says."""
         leases = list(self)
-        assert self._starts == sorted(self._by_first) == [lease.first for lease in leases]
+        assert self.starts == sorted(self._by_first) == [lease.first for lease in leases]
         assert all(a.next <= b.first for a, b in pairwise(leases))
         assert self._ready == [lease.first for lease in leases if lease.state is READY]
         leased = [lease for lease in leases if lease.state is LEASED]

@@ -69,7 +69,7 @@ class Place:
     @property
     def ranges(self) -> int:
         """Acknowledged ranges plus leases: what bounds this subscription's memory."""
-        return len(self.acknowledged) + len(self.leases)
+        return len(self.acknowledged.firsts) + len(self.leases.starts)
 
     @property
     def at_limit(self) -> bool:
@@ -111,6 +111,10 @@ class Place:
 
         With ``cut_below``, none is cut while there are that many ranges.
         """
+        lease = self.leases.just(first, next)
+        if lease is not None:
+            # The usual case: what one pull was granted is settled as a whole.
+            return [lease] if wanted(lease) else []
         for edge in (first, next):
             lease = self.leases.across(edge)
             if lease is None or not wanted(lease):

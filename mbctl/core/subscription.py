@@ -123,7 +123,7 @@ class Subscription(Place):
         """
         index, leases = self.topic.index, self.leases
         until_ns = now_ns + self.ack_wait_ns
-        while not room.is_full and (lease := leases.first_ready) is not None:
+        while (lease := leases.first_ready) is not None and not room.is_full:
             next = self._grantable_next(lease)
             is_alone = self.max_deliveries is not None and lease.deliveries > 0
             if is_alone:
@@ -141,7 +141,7 @@ class Subscription(Place):
         if not room.is_full and self._may_grant_new:
             end = room.fill(index, self.next, self.topic.visible_next, 1)
             if end > self.next:
-                leases.grant(leases.add(self.next, end), member, until_ns)
+                leases.grant_new(self.next, end, member, until_ns)
                 self.next = end
         return room.pieces
 

@@ -4,7 +4,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import takewhile
-from typing import cast
+from typing import Any, cast
 
 from msgspec.structs import replace
 
@@ -99,10 +99,21 @@ class Deliveries:
 
     def wake(self, wakes: list[Wake]) -> None:
         """Answer pulls that had been waiting: now, or over the next turns if they are many."""
-        if wakes:
-            self._wakes.append((self._next_woken, deque(wakes)))
-            self._woken[self._next_woken] = None
-            self._next_woken += 1
+        if not wakes:
+            return
+        if len(wakes) == 1 and not self._wakes and not self._is_waking:
+            # The usual case: there are no others to take turns with.
+            self._is_waking = True
+            try:
+                self._answer_wake(wakes[0])
+            finally:
+                self._is_waking = False
+            if self._wakes or self._when_empty is not None:
+                self._answer_some()
+            return
+        self._wakes.append((self._next_woken, deque(wakes)))
+        self._woken[self._next_woken] = None
+        self._next_woken += 1
         if not self._is_waking and not self._is_due:
             self._answer_some()
 
@@ -122,8 +133,7 @@ class Deliveries:
                     self._wakes.append((number, together))
                 else:
                     del self._woken[number]
-                assert isinstance(wake.token, int)
-                self.answer(wake.token, wake.result)
+                self._answer_wake(wake)
         finally:
             self._is_waking = False
         if self._wakes:
@@ -132,11 +142,18 @@ class Deliveries:
         self._call_waiting()
         self._look_if_empty()
 
+    def _answer_wake(self, wake: Wake) -> None:
+        assert isinstance(wake.token, int)
+        self.answer(wake.token, wake.result)
+
     def after_wakes(self, call: Callable[[], None]) -> None:
         """Call when all that was granted to pulls that waited is being read: maybe now.
 
         A place that is released may not be read any more.
         """
+        if not self._woken:
+            call()
+            return
         self._waiting.append((self._next_woken, call))
         self._call_waiting()
 
@@ -201,10 +218,10 @@ class Deliveries:
         if Damaged in map(type, bodies):
             self._answer_with_loss(grant, pull, bodies)
         else:
-            self._answer_with_messages(grant, pull, cast("list[Buffer]", bodies))
+            self._answer_with_messages(grant, pull, bodies)
         self._look_if_empty()
 
-    def _answer_with_messages(self, grant: Grant, pull: _Pull, bodies: list[Buffer]) -> None:
+    def _answer_with_messages(self, grant: Grant, pull: _Pull, bodies: list[Any]) -> None:
         pieces, over = self._cuts.pieces(grant.pieces, bodies, pull.max_bytes)
         for granted in grant.pieces:
             self.messages += granted.next - granted.first

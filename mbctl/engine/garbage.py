@@ -9,6 +9,8 @@ from mbctl.journal.records import Journal
 
 # So many places are released in one turn, so that a large topic does not hold the loop.
 _RELEASED_A_TURN = 20_000
+# So few are not worth a line: the places of what one message takes away. Arbitrary.
+_FEW = 16
 
 
 class Garbage:
@@ -24,7 +26,11 @@ class Garbage:
 
     def add(self, places: Sequence[int]) -> None:
         """Have ``places`` released: now as far as it is their turn, or soon."""
-        if places and not self._is_over:
+        if self._is_over:
+            return
+        if len(places) <= _FEW and not self._is_due:
+            self._journal.release(places)
+        elif places:
             self._waiting.append(places)
             if not self._is_due:
                 self._release()

@@ -106,7 +106,6 @@ class Engine(Protocol):
     on_failure: Callable[[MbctlError], None]
     """Called once when the engine has failed and can serve nothing any more."""
 
-    @property
     def is_storing(self) -> bool:
         """Whether what was accepted is being stored, and answers will come from elsewhere."""
 

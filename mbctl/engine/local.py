@@ -57,7 +57,6 @@ class LocalEngine(Publishing, Subscribing, Looking):
         if recovered is not None:
             self._begin_with(restore(self.core, recovered, runtime.now_ns()))
 
-    @property
     def is_storing(self) -> bool:
         """Whether something is on its way to the disk."""
         return bool(self._turns.under_way)
@@ -88,18 +87,20 @@ class LocalEngine(Publishing, Subscribing, Looking):
     def _finish(self, turn: Turn, now_ns: int) -> None:
         """Release what the turn set free, and see to what it leaves to be done."""
         self._finishing -= 1
-        for places in (*turn.trimmed, *(topic.index.places() for topic in turn.deleted)):
+        for places in turn.trimmed:
             # Some of it may have been granted, and wait its turn to be read.
             self._deliveries.after_wakes(partial(self._garbage.add, places))
+        for topic in turn.deleted:
+            self._deliveries.after_wakes(partial(self._garbage.add, topic.index.places()))
         self._rates.sample(now_ns, self._messages_in, self._deliveries.messages)
-        self._relieve(now_ns)
+        if now_ns >= self._asked_ns + _PRESSURE_NS:
+            self._relieve(now_ns)
         self._follow_up()
-        self._close_when_idle()
+        if self._closed is not None:
+            self._close_when_idle()
 
     def _relieve(self, now_ns: int) -> None:
         """Give up what is only retained before anything is refused for lack of room."""
-        if now_ns < self._asked_ns + _PRESSURE_NS:
-            return
         self._asked_ns = now_ns
         journal = self._journal
         if not self._is_stopped and journal.taken > _PRESSURE_SHARE * journal.max_bytes:

@@ -78,7 +78,8 @@ class Parts:
             self._dead_letters.move()
         if self.core.has_changes:
             self._turns.end_in_a_while()
-        self._alarm.set(self.core.next_deadline_ns())
+        if self.core.may_be_due_before(self._alarm.at_ns):
+            self._alarm.set(self.core.next_deadline_ns())
 
     def _show_committed(self, turn: Turn) -> None:
         raise NotImplementedError

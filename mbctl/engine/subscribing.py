@@ -1,7 +1,5 @@
 """The verbs of subscribers, and those that an operator has for their subscriptions."""
 
-from contextlib import suppress
-
 from mbctl.core.members import Member
 from mbctl.engine.interface import Done, Pulled
 from mbctl.engine.parts import RANGE_BYTES, Parts
@@ -118,9 +116,11 @@ class Subscribing(Parts):
 
         It is stored with the next turn that ends, a little later if nothing else ends one.
         """
-        with suppress(MbctlError):
+        try:
             self._check_running()
             self._ack(member, topic, topic_id, ranges, is_carried=True)
+        except MbctlError:
+            pass
 
     def _ack(
         self,

@@ -94,7 +94,7 @@ class Connection(asyncio.BufferedProtocol):
         self._is_unsent = False
         self._requests = 0
         self._request_bytes = 0
-        self._out: list[Buffer] = []
+        self._out: list[Any] = []
         self._out_bytes = 0
         self._is_paused = False
         self._paused_ns = 0
@@ -189,7 +189,7 @@ class Connection(asyncio.BufferedProtocol):
         """Act on what came, for a share of the turn, unless the connection is full."""
         if self._transport is None or self._is_closing:
             return
-        until_ns = 0
+        until_ns, is_empty = 0, False
         while self._has_input and not self.is_full:
             now_ns = self.server.now_ns()
             until_ns = until_ns or now_ns + self.server.turns.share_ns(self, now_ns)
@@ -205,14 +205,15 @@ class Connection(asyncio.BufferedProtocol):
                 if self._is_closing:
                     return
                 self._has_input = self._wire.buffered > 0
-        buffered = self._wire.buffered
+                is_empty = not self._has_input
+        buffered = 0 if is_empty else self._wire.buffered
         if buffered or self.buffered:
             self._count_buffered(buffered)
             self._is_held = self.server.partial.holds(self)
         if not buffered:
             # Also when it was acted on in turns: what was taken is let go of.
             self._wire.keep()
-        if not self._has_input:
+        if not self._has_input and (buffered or self.deadline_ns is not None):
             self._time_frame()
         self._pause_or_resume()
 
@@ -243,7 +244,7 @@ class Connection(asyncio.BufferedProtocol):
                 self.deadline_ns = max(self.deadline_ns, now_ns + _GRACE_NS)
 
     def _act(self, event: wire.Request | Rejected | Fatal) -> None:
-        request = cast(wire.Message, event)
+        request: Any = event
         verb = VERBS.get(type(request))
         if verb is None:
             self._act_on_other(event)
@@ -364,7 +365,9 @@ class Connection(asyncio.BufferedProtocol):
         if not self._out:
             self.server.loop.call_soon(self._flush)
         self._out += buffers
-        size = sum(map(_size, buffers))
+        size = 0
+        for buffer in buffers:
+            size += len(buffer) if type(buffer) is bytes else memoryview(buffer).nbytes
         self._out_bytes += size
         self.server.unread.queued += size
 
@@ -374,7 +377,7 @@ class Connection(asyncio.BufferedProtocol):
         out, was_full = self._out, self._out_bytes > _OUTPUT_HIGH
         self.server.alert.expect(self._out_bytes)
         self._drop_output()
-        self._transport.writelines(cast("list[bytes]", out))
+        self._transport.writelines(out)
         if self._is_unsent:
             self._note_unsent()
         if was_full:
@@ -482,10 +485,6 @@ class Connection(asyncio.BufferedProtocol):
     def unsent_bytes(self) -> int:
         """Output that the peer has not taken yet."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
-
-
-def _size(buffer: Buffer) -> int:
-    return len(buffer) if type(buffer) is bytes else memoryview(buffer).nbytes
 
 
 def _keep_alive(sock: socket.socket | None) -> None:

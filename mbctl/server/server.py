@@ -50,7 +50,7 @@ class Server:
         self.congested: dict[Connection, None] = {}
         """Connections that are not read from because they have enough to do or in flight."""
         self.turns = Turns(loop, lambda: self.has_room)
-        self.alert = Alert(loop, lambda: engine.is_storing)
+        self.alert = Alert(loop, engine.is_storing)
         self.partial = Partial(limits.partial_bytes, self.turns)
         self.unread = Unread(limits, loop)
         self.request_bytes = 0
@@ -168,9 +168,9 @@ class Server:
 
     def count_bytes(self, size: int) -> None:
         """Count requests in flight; wake who waited for there to be less of them."""
-        had_room = self.has_room
-        self.request_bytes += size
-        if not had_room:
+        before = self.request_bytes
+        self.request_bytes = before + size
+        if before > self.limits.server_bytes:
             self.turns.wake()
 
     def take_member(self, member: bytes, connection: Connection) -> None:

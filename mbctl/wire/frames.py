@@ -101,7 +101,7 @@ class FrameReader:
 
     def feed(self, data: bytes | memoryview) -> None:
         """Add what came, which must not change until ``keep`` is called."""
-        while data and (room := self.room()) is not None:
+        while self._frame is not None and data and (room := self.room()) is not None:
             part = min(len(room), len(data))
             room[:part] = data[:part]
             self.received(part)

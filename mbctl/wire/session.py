@@ -82,6 +82,13 @@ class Session(ABC, Generic[M]):
     def __init__(self, decoder: msgspec.msgpack.Decoder[M], frames: Frames) -> None:
         self._decoder = decoder
         self._frames = frames
+        # Theirs: each is called with every request.
+        self.room = frames.room
+        """Where to receive what comes next; None if that is to be taken."""
+        self.received = frames.received
+        """Note that so many bytes came into ``room``."""
+        self.keep = frames.keep
+        """Let go of what was taken: what is left of it is copied."""
         self._open = False
         self._closed = False
 
@@ -99,14 +106,6 @@ class Session(ABC, Generic[M]):
         """The messages that ``data`` completes, in order. After a Fatal there is none."""
         self.take(data)
         return self.events()
-
-    def room(self) -> memoryview | None:
-        """Where to receive what comes next; None if that is to be taken."""
-        return self._frames.room()
-
-    def received(self, count: int) -> None:
-        """Note that ``count`` bytes came into ``room``."""
-        self._frames.received(count)
 
     def events(self) -> list[M | Rejected | Fatal]:
         """The messages that are complete, in order."""
@@ -126,10 +125,6 @@ class Session(ABC, Generic[M]):
         """
         if not self._closed:
             self._frames.feed(data)
-
-    def keep(self) -> None:
-        """Let go of what was taken: what is left of it is copied."""
-        self._frames.keep()
 
     def next_event(self) -> M | Rejected | Fatal | None:
         """The next message of what was taken, or None if more bytes are needed."""

@@ -21,6 +21,7 @@ from broker_process import BrokerProcess
 from ledger import TOPIC, Ledger
 
 from mbctl.cluster.processes import Cluster
+from mbctl.engine.jetstream.names import topic_of
 
 # An election takes up to 9 s, and on a machine that is busy some more.
 SERVICE_S = 15.0
@@ -44,7 +45,10 @@ class World:
         async def ask() -> str:
             client = await nats.connect(self.cluster.url.split(","), connect_timeout=2)
             try:
-                reply = await client.request(f"$JS.API.STREAM.INFO.mbctl_{TOPIC}", timeout=5)
+                reply = await client.request("$JS.API.STREAM.NAMES", timeout=5)
+                streams = msgspec.json.decode(reply.data)["streams"]
+                [stream] = (one for one in streams if topic_of(one) == TOPIC)
+                reply = await client.request(f"$JS.API.STREAM.INFO.{stream}", timeout=5)
                 return msgspec.json.decode(reply.data)["cluster"]["leader"]
             finally:
                 await client.close()

@@ -50,7 +50,7 @@ def test_heap_does_not_grow_by_what_was_changed_or_removed() -> None:
         heap.set(0, number)
         heap.set(number, number)
         heap.remove(number)
-        assert len(heap._heap) < 100
+        assert len(heap.heap) < 100
     heap.check()
 
 

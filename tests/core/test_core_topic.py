@@ -327,5 +327,5 @@ def test_subscribing_and_unsubscribing_for_ever_needs_no_memory() -> None:
         world.core.subscribe(world.core.member(b"a"), "orders", SUBSCRIBE_NEW, wall_ns=0)
         world.core.unsubscribe("orders", "billing")
         world.core.take_changes()
-    assert len(topic._held._heap) < 200
+    assert len(topic._held.heap) < 200
     world.core.check()

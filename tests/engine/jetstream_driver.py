@@ -11,6 +11,7 @@ from mbctl.engine.jetstream.address import parse_address
 from mbctl.engine.jetstream.api import Api
 from mbctl.engine.jetstream.engine import JetStreamEngine, open_engine
 from mbctl.engine.jetstream.link import Link
+from mbctl.engine.jetstream.names import BUCKET
 from mbctl.engine.jetstream.options import EngineOptions
 from mbctl.model import MIB, NS_PER_S, Limits
 from mbctl.server.runtime import AsyncioRuntime, loop_factory
@@ -111,7 +112,9 @@ class JetStreamDriver:
         api = Api(link)
         streams = await api.call("STREAM.NAMES", {})
         for stream in streams["streams"] or ():
-            await api.call(f"STREAM.DELETE.{stream}")
+            # One deleted and made again at once may come back with what it had.
+            verb = "PURGE" if stream == BUCKET else "DELETE"
+            await api.call(f"STREAM.{verb}.{stream}")
         await link.close()
 
     def _run(self, work: Any) -> Any:

@@ -43,7 +43,6 @@ class JetStreamEngine(Looking):
         self.reclaiming.start()
         self._tending = self._loop.call_later(_TEND_S, self._tend)
 
-    @property
     def is_storing(self) -> bool:
         """Whether an answer of the cluster is awaited that a client may be waiting for."""
         return self.link.is_awaiting

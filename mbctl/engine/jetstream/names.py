@@ -27,14 +27,18 @@ def decode(name: str) -> str:
     return name.replace("=", ".")
 
 
-def stream_of(topic: str) -> str:
-    """The stream of a topic."""
-    return STREAM_PREFIX + encode(topic)
+def stream_of(topic: str, topic_id: int) -> str:
+    """The stream of a topic: with its id, as no name of a stream can be used twice.
+
+    nats-server answers that a stream is deleted before its files are. One made anew under the
+    name may have the messages of the old one, or fail (seen in 2.15.1).
+    """
+    return f"{STREAM_PREFIX}{encode(topic)}~{topic_id}"
 
 
 def topic_of(stream: str) -> str:
     """The topic of a stream."""
-    return decode(stream.removeprefix(STREAM_PREFIX))
+    return decode(stream.removeprefix(STREAM_PREFIX).rpartition("~")[0])
 
 
 def subject_of(topic_id: int) -> str:
@@ -64,6 +68,11 @@ def acknowledge_of(stream: str, consumer: str, sequence: int, consumer_sequence:
     everything before was acknowledged, such as its last.
     """
     return f"$JS.ACK.{stream}.{consumer}.1.{sequence}.{consumer_sequence}.0.0"
+
+
+def name_key(topic: str) -> str:
+    """The entry that tells which id a topic has now."""
+    return f"$KV.mbctl.name.{encode(topic)}"
 
 
 def topic_key(topic_id: int) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from mbctl.engine.jetstream import names
-from mbctl.engine.jetstream.api import STREAM_EXISTS, Api, ApiError, Json
+from mbctl.engine.jetstream.api import STREAM_NOT_FOUND, Api, Json
 from mbctl.engine.jetstream.options import EngineOptions
 from mbctl.errors import LimitExceeded, NotSupported, TopicExists, TopicNotFound
 from mbctl.model import NS_PER_S, Limits, TopicInfo, TopicSettings, check_name, check_settings
@@ -15,6 +15,8 @@ from mbctl.model import NS_PER_S, Limits, TopicInfo, TopicSettings, check_name, 
 _SETTINGS = "mbctl.settings"
 _ID = "mbctl.id"
 _CREATED = "mbctl.created"
+# A stream is named within seconds of being made, or never; arbitrary above that.
+_BROKEN_OFF_NS = 120 * NS_PER_S
 
 
 class Topic:
@@ -27,7 +29,7 @@ class Topic:
         self.topic_id = topic_id
         self.settings = settings
         self.created = created
-        self.stream = names.stream_of(name)
+        self.stream = names.stream_of(name, topic_id)
         self.subject = names.subject_of(topic_id)
         self.last_sequence = 0
         """That of the newest batch that was seen here; there may be newer ones."""
@@ -74,13 +76,26 @@ class Topics:
             TopicNotFound: there is none.
         """
         check_name(name)
-        found = await self._api.stream(names.stream_of(name))
+        found = await self._find(name)
         topic = None if found is None else self._learn(name, found)
         if topic is None:
             self.forget(name)
             raise TopicNotFound(topic=name)
         assert found is not None
         return topic, found
+
+    async def _find(self, name: str) -> Json | None:
+        """The stream of a topic; None if there is none."""
+        known = self._known.get(name)
+        found = None if known is None else await self._api.stream(known.stream)
+        return found if found is not None else (await self._named(name))[0]
+
+    async def _named(self, name: str) -> tuple[Json | None, int]:
+        """The stream that a topic is said to have, if it is there, and the revision of that."""
+        topic_id, revision = await self._api.get(names.name_key(name), names.BUCKET)
+        if not topic_id:
+            return None, revision
+        return await self._api.stream(names.stream_of(name, int(topic_id))), revision
 
     def _learn(self, name: str, found: Json) -> Topic | None:
         metadata = found["config"].get("metadata") or {}
@@ -101,10 +116,27 @@ class Topics:
         found = []
         async for stream in self._api.pages("STREAM.LIST", "streams", request):
             name = names.topic_of(stream["config"]["name"])
-            topic = self._learn(name, stream)
-            if topic is not None:
-                found.append((topic, stream))
+            if await self._is_named(name, stream):
+                topic = self._learn(name, stream)
+                if topic is not None:
+                    found.append((topic, stream))
         return sorted(found, key=lambda pair: pair[0].name)
+
+    async def _is_named(self, name: str, stream: Json) -> bool:
+        """Whether a stream is that of a topic, and not of one whose creation was broken off."""
+        known, its_name = self._known.get(name), stream["config"]["name"]
+        if known is not None and known.stream == its_name:
+            return True
+        topic_id, _ = await self._api.get(names.name_key(name), names.BUCKET)
+        if topic_id and names.stream_of(name, int(topic_id)) == its_name:
+            return True
+        age_ns = time_ns(stream["ts"]) - time_ns(stream["created"])
+        if age_ns > _BROKEN_OFF_NS and not stream["state"]["last_seq"]:
+            await self._delete(its_name)
+        return False
+
+    async def _delete(self, stream: str) -> None:
+        await self._api.maybe(f"STREAM.DELETE.{stream}", None, STREAM_NOT_FOUND)
 
     async def create(
         self, name: str, settings: TopicSettings, *, exist_ok: bool, wall_ns: int
@@ -119,27 +151,33 @@ class Topics:
         check_name(name)
         check_settings(settings)
         check_supported(settings)
-        found = await self._api.stream(names.stream_of(name))
-        if found is None:
+        while True:
+            found, revision = await self._named(name)
+            if found is not None:
+                topic = self._learn(name, found)
+                if topic is None or not (exist_ok and topic.settings == settings):
+                    raise TopicExists(topic=name)
+                return topic, False
             await self._check_count()
-            topic_id = ((wall_ns // 1000) << 10) | secrets.randbits(10)
-            try:
-                made = await self._api.call(
-                    f"STREAM.CREATE.{names.stream_of(name)}",
-                    self._config(name, topic_id, settings, wall_ns),
-                )
-            except ApiError as error:
-                if error.code != STREAM_EXISTS:
-                    raise
-                found = await self._api.stream(names.stream_of(name))
-            else:
-                topic = self._learn(name, made)
-                assert topic is not None
-                return topic, True
-        topic = None if found is None else self._learn(name, found)
-        if topic is None or not (exist_ok and topic.settings == settings):
-            raise TopicExists(topic=name)
-        return topic, False
+            made = await self._make(name, settings, wall_ns, revision)
+            if made is not None:
+                return made, True
+
+    async def _make(
+        self, name: str, settings: TopicSettings, wall_ns: int, revision: int
+    ) -> Topic | None:
+        """Make the stream of a topic, then name it; None if somebody else was faster.
+
+        Nobody knows of a stream that has no name yet, so of two that are made one can go again.
+        """
+        topic_id = ((wall_ns // 1000) << 10) | secrets.randbits(10)
+        config = self._config(name, topic_id, settings, wall_ns)
+        made = await self._api.call(f"STREAM.CREATE.{config['name']}", config)
+        key = names.name_key(name)
+        if await self._api.put(key, str(topic_id).encode(), revision) is None:
+            await self._delete(config["name"])
+            return None
+        return self._learn(name, made)
 
     async def _check_count(self) -> None:
         page = await self._api.call("STREAM.NAMES", {"subject": names.SUBJECTS})
@@ -148,7 +186,7 @@ class Topics:
 
     def _config(self, name: str, topic_id: int, settings: TopicSettings, wall_ns: int) -> Json:
         config: dict[str, Any] = {
-            "name": names.stream_of(name),
+            "name": names.stream_of(name, topic_id),
             "subjects": [names.subject_of(topic_id)],
             "retention": "limits",
             "storage": "file",
