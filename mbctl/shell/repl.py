@@ -19,7 +19,7 @@ from prompt_toolkit.patch_stdout import StdoutProxy
 
 from mbctl.actions import exit_codes
 from mbctl.actions.output import Output
-from mbctl.actions.text import counted, escape, unread
+from mbctl.actions.text import clip, counted, escape, unread
 from mbctl.errors import ConnectionFatal, ConnectionLost, MbctlError, Timeout
 from mbctl.shell import ShellOptions
 from mbctl.shell import commands as c
@@ -54,6 +54,9 @@ _LOCAL = (c.Help, c.History, c.Clear, c.Last, c.Exit)
 
 # How often what is written above the prompt is drawn, so that a flood does not flicker.
 _DRAW_S = 0.05
+
+# Characters of a pasted line that are shown again where it runs: it stood there whole.
+_ECHO_MAX = 500
 
 # Subscriptions that the farewell names; the rest is counted.
 _SHOWN_MAX = 8
@@ -171,7 +174,7 @@ class Repl:
         lines = typed.split("\n")
         for number, line in enumerate(lines, start=1):
             if len(lines) > 1 and line.strip():
-                self._output.note(f"{self._kind}> {escape(line)}")
+                self._output.note(f"{self._kind}> {clip(escape(line), _ECHO_MAX)}")
             self._look_after_subscriber()
             goes_on, worked = self._run_line(line)
             if not goes_on:
