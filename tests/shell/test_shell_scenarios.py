@@ -68,6 +68,15 @@ def own_server() -> Iterator[ServerProcess]:
     process.kill()
 
 
+@pytest.fixture
+def kept_servers(tmp_path: Path) -> Iterator[list[ServerProcess]]:
+    """A server that keeps its messages, to be killed; what follows it goes into the list."""
+    processes = [ServerProcess(data=tmp_path)]
+    yield processes
+    for process in processes:
+        process.kill()
+
+
 def _follower(terminal: Open, server: str, topic: str, **env: str) -> Terminal:
     """A durable subscriber that follows while lines are typed."""
     with Publisher(server) as publisher:
@@ -180,8 +189,10 @@ def test_dumb_terminal_cannot_follow_beside_the_prompt(
 # --- the server goes --------------------------------------------------------------------------
 
 
-def test_line_up_tells_what_is_lost_and_what_comes_again(terminal: Open, tmp_path: Path) -> None:
-    kept = ServerProcess(data=tmp_path)
+def test_line_up_tells_what_is_lost_and_what_comes_again(
+    terminal: Open, tmp_path: Path, kept_servers: list[ServerProcess]
+) -> None:
+    (kept,) = kept_servers
     shell = _open(terminal, "subscriber", "--name", "billing", "--server", kept.address)
     _send(kept.address, "orders", b"one", b"two", b"three")
     shell.enter("subscribe orders --from earliest")
@@ -192,11 +203,11 @@ def test_line_up_tells_what_is_lost_and_what_comes_again(terminal: Open, tmp_pat
     kept.kill()
     shell.wait(_has(f"lost {kept.address} ("))
     port = int(kept.address.rpartition(":")[2])
-    kept = ServerProcess(port, data=tmp_path)
+    kept_servers.append(ServerProcess(port, data=tmp_path))
     shell.wait(_has(", 0 lost, 2 to come again unless acknowledged"))
     shell.enter("ack")
     shell.wait(_has("acknowledged 2 messages"))
-    assert kept.stop() == 0
+    assert kept_servers[-1].stop() == 0
 
 
 def test_lost_server_is_a_line_down_a_line_up_and_typed_verbs_wait(
