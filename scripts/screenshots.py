@@ -174,7 +174,7 @@ def publisher(server: str, home: Path) -> None:
         for topic in ("orders", "orders.dead", "old-orders", "clicks"):
             other.create_topic(topic)
     shell = Terminal(
-        "publisher", "--name", "till-3", server=server, columns=100, lines=24, home=home
+        "publisher", "--name", "till-3", server=server, columns=114, lines=26, home=home
     )
     shell.wait(shell.shows(" connected "))
     shell.enter("createTopic returns --max-messages 100000", "created topic returns")

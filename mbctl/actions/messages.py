@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     Batch = PulledBatch[Any]
     Message = PulledMessage[Any]
 
-DISPLAY_LENGTH_MAX = 4_000
-"""Characters of a payload that a terminal shows unless asked for more; two screens."""
+LINE_LENGTH_MAX = 500
+"""Characters of a payload in the view of a line for each, unless asked for more: so many that
+the other messages stay on the screen. Arbitrary, as the next."""
+
+FULL_LENGTH_MAX = 4_000
+"""Characters of a payload where a message is shown in full; two screens."""
 
 _FULL_WIDTH = 80
 """Columns of a message in full where there is no terminal to ask."""
@@ -54,7 +58,7 @@ class MessageWriter:
         self._number = 0
         self._any = False
         self._now_ns = time.time_ns()
-        self._display_length_max = None if output.verbose else DISPLAY_LENGTH_MAX
+        self._line_length_max = None if output.verbose else LINE_LENGTH_MAX
 
     def __enter__(self) -> Self:
         return self
@@ -143,7 +147,7 @@ class MessageWriter:
             about.append(text.headers_text(message.headers))
         if message.deliveries > 1:
             about.append(f"(delivery {message.deliveries})")
-        payload = payloads.one_line(message.payload, self._display_length_max)
+        payload = payloads.one_line(message.payload, self._line_length_max)
         if self._output.color and payloads.looks_like_json(message.payload):
             payload = payloads.paint_json(payload)
         return f"{self._output.dim(' '.join(about))} {payload}\n"
@@ -172,7 +176,7 @@ def full_lines(output: Output, message: "Message", *, lines_max: int) -> Sequenc
         message.payload,
         width=width,
         lines_max=None if output.verbose else lines_max,
-        length_max=None if output.verbose else DISPLAY_LENGTH_MAX,
+        length_max=None if output.verbose else FULL_LENGTH_MAX,
     )
     if output.color and payloads.looks_like_json(message.payload):
         shown = [payloads.paint_json(line) for line in shown]

@@ -41,6 +41,10 @@ COLOURS: tuple[Colour, ...] = get_args(Colour)
 TABLE_ROWS_MAX = 500
 """rich takes 0.3 ms for each row of a table; a longer list is plain lines."""
 
+# What is folded into less than this is hard to read. Arbitrary.
+_FOLDED_WIDTH_MIN = 12
+_GAP = 2
+
 _DIM, _BOLD, _RED, _RESET = "\x1b[2m", "\x1b[1m", "\x1b[31m", "\x1b[0m"
 
 
@@ -120,10 +124,9 @@ class Output:
             self.write_text("".join(lines))
         else:
             now_ns = time.time_ns()
-            width = max(len(c.title) for c in columns)
-            for column in columns:
-                title = self.dim(column.title.ljust(width))
-                self.write_text(f"{title}  {cell(column, row.get(column.name), now_ns)}\n")
+            values = [cell(c, row.get(c.name), now_ns) for c in columns]
+            lines = self._block([c.title for c in columns], values)
+            self.write_text("".join([f"{line}\n" for line in lines[:-1]]))
         self.flush()
 
     def page(self, lines: Sequence[str]) -> None:
@@ -250,19 +253,27 @@ class Output:
     def _write_table(self, columns: Sequence[Column], rows: Sequence[Row]) -> None:
         now_ns = time.time_ns()
         cells = [[cell(c, row.get(c.name), now_ns) for c in columns] for row in rows]
-        if len(rows) <= TABLE_ROWS_MAX:
+        titles = [column.title for column in columns]
+        widths = [max(map(len, values)) for values in zip(titles, *cells, strict=True)]
+        if not _fits(columns, widths, self.width):
+            self.page([line for row in cells for line in self._block(titles, row)])
+        elif len(rows) <= TABLE_ROWS_MAX:
             from mbctl.actions.tables import draw
 
             drawn = draw(columns, cells, width=self.width, color=self.color)
             self.page(drawn.splitlines())
-            return
-        lines = [[column.title for column in columns], *cells]
-        widths = [max(map(len, values)) for values in zip(*lines, strict=True)]
-        padded = [
-            "  ".join([value.ljust(width) for value, width in zip(line, widths, strict=True)])
-            for line in lines
-        ]
-        self.page([line.rstrip() for line in padded])
+        else:
+            padded = [
+                "  ".join([value.ljust(width) for value, width in zip(line, widths, strict=True)])
+                for line in (titles, *cells)
+            ]
+            self.page([line.rstrip() for line in padded])
+
+    def _block(self, titles: Sequence[str], cells: Sequence[str]) -> list[str]:
+        """A line for each value, and a blank one."""
+        width = max(map(len, titles))
+        pairs = zip(titles, cells, strict=True)
+        return [*(f"{self.dim(title.ljust(width))}  {value}" for title, value in pairs), ""]
 
     @property
     def width(self) -> int | None:
@@ -280,6 +291,15 @@ class Output:
         with suppress(OSError):
             self.stderr.write(written)
             self.stderr.flush()
+
+
+def _fits(columns: Sequence[Column], widths: Sequence[int], width: int | None) -> bool:
+    """Whether columns of these widths stand beside each other, texts folded if need be."""
+    needed = [
+        min(needed, max(_FOLDED_WIDTH_MIN, len(column.title))) if column.kind == "text" else needed
+        for column, needed in zip(columns, widths, strict=True)
+    ]
+    return width is None or sum(needed) + _GAP * (len(needed) - 1) <= width
 
 
 def cell(column: Column, value: Any, now_ns: int) -> str:

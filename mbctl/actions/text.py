@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal
 
-from mbctl.errors import InvalidArgument
-from mbctl.model import NS_PER_S, SubscriptionInfo
+from mbctl.errors import InvalidArgument, InvalidName
+from mbctl.model import NS_PER_S, SubscriptionInfo, check_name
 
 Encoding = Literal["utf-8", "base64"]
 
@@ -186,3 +186,12 @@ def parse_size(text: str) -> int:
     if value <= 0:
         raise InvalidArgument(reason=f"a size must be above 0, not {text!r}")
     return value
+
+
+def is_name(name: str) -> bool:
+    """Whether a name is one: what completion offers is run or evaluated, whoever the server is."""
+    try:
+        check_name(name.removeprefix("~"))
+    except InvalidName:
+        return False
+    return True

@@ -20,6 +20,7 @@ _SPARK_WIDTH = 12
 # A narrower terminal needs the room for names.
 _SPARK_COLUMNS_MIN = 90
 _HEAD_LINES = 3
+_GAPS_HEIGHT_MIN = 16
 _SIZE_SHARE_WARNED = 0.8
 
 
@@ -86,14 +87,15 @@ def frame(sample: Sample | None, view: View, *, width: int, height: int) -> list
     subscriptions = [
         line for line in sample.subscriptions if view.shows(line.topic, line.subscriber)
     ]
-    # Two titles, two blank lines and the keys stand around them.
-    room = max(2, height - _HEAD_LINES - 5)
+    # Two titles, two blank lines if there is room for them, and the keys stand around them.
+    gap = [""] if height >= _GAPS_HEIGHT_MIN else []
+    room = max(2, height - _HEAD_LINES - 3 - 2 * len(gap))
     topics_room = max(1, min(len(topics), room - min(len(subscriptions), room // 2)))
     return [
         *painter.head(sample),
-        "",
+        *gap,
         *painter.topics(sorted(topics, key=_topic_order(view.sort)), topics_room),
-        "",
+        *gap,
         *painter.subscriptions(
             sorted(subscriptions, key=_subscription_order(view.sort)), room - topics_room, sample
         ),
@@ -143,7 +145,8 @@ class _Painter:
         about = (
             f" mbctl top{state}   {view.server}"
             f"   {status.version} {status.engine} {status.durability}"
-            f"   up {text.duration(status.uptime_s)}   {status.connections:,} connections"
+            f"   up {text.duration(status.uptime_s)}"
+            f"   {text.counted(status.connections, 'connection')}"
         )
         share = status.bytes / status.max_bytes if status.max_bytes else 0.0
         size = text.size(status.bytes)
@@ -154,7 +157,8 @@ class _Painter:
         )
         kept = (
             f" kept {text.amount(status.messages, status.batches)}, {size}{bound}"
-            f"   {status.topics:,} topics   {status.subscriptions:,} subscriptions"
+            f"   {text.counted(status.topics, 'topic')}"
+            f"   {text.counted(status.subscriptions, 'subscription')}"
         )
         style = _RED if share >= _SIZE_SHARE_WARNED else ""
         third = self._paint(_RED, self.cut(f" {view.trouble}")) if view.trouble else ""

@@ -10,7 +10,7 @@ import typer
 
 from mbctl.actions import exit_codes
 from mbctl.actions.output import Output
-from mbctl.cli.command import Group, abandon, guard
+from mbctl.cli.command import Group, abandon, guard, in_words
 
 COMMANDS = (
     "server",
@@ -127,7 +127,9 @@ def _report_usage(error: typer.TyperException, args: Sequence[str]) -> None:
     """One line: what is wrong with the arguments, and where to read about them."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "mbctl"
-    message = error.format_message().rstrip(".").replace(". Did you mean", "; did you mean")
+    message = in_words(error.format_message().rstrip(".")).replace(
+        ". Did you mean", "; did you mean"
+    )
     hint = f"see: {path} --help"
     _output_for(args).failure("Usage", message[:1].lower() + message[1:], hint)
 

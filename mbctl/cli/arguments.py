@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mbctl.actions import places, text
-from mbctl.errors import InvalidArgument, InvalidName, MbctlError
+from mbctl.errors import InvalidArgument, MbctlError
 from mbctl.model import Start, check_name
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def complete_topic(context: typer.Context, incomplete: str) -> list[tuple[str, s
             return [
                 (info.topic, text.amount(info.messages, info.batches))
                 for info in admin.topics()
-                if info.topic.startswith(incomplete) and _is_name(info.topic)
+                if info.topic.startswith(incomplete) and text.is_name(info.topic)
             ]
     except (MbctlError, OSError):
         return []
@@ -38,7 +38,7 @@ def complete_subscriber(context: typer.Context, incomplete: str) -> list[tuple[s
     try:
         with _admin_of(context) as admin:
             for info in admin.subscriptions(topic if isinstance(topic, str) else None):
-                if info.subscriber.startswith(incomplete) and _is_name(info.subscriber):
+                if info.subscriber.startswith(incomplete) and text.is_name(info.subscriber):
                     behind = info.unread if info.unread is not None else info.unread_batches
                     unread[info.subscriber] = unread.get(info.subscriber, 0) + (behind or 0)
                     unit = " batches" if info.unread is None else ""
@@ -55,15 +55,6 @@ def complete_context(incomplete: str) -> list[str]:
         return [name for name in contexts.load().contexts if name.startswith(incomplete)]
     except (MbctlError, OSError):
         return []
-
-
-def _is_name(name: str) -> bool:
-    """Whether a name is one: shells evaluate what they are offered, whoever the server is."""
-    try:
-        check_name(name.removeprefix("~"))
-    except InvalidName:
-        return False
-    return True
 
 
 def _admin_of(context: typer.Context) -> "Admin":

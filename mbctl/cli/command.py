@@ -1,6 +1,7 @@
 """The kinds of commands: how each shows its examples, its errors and its end."""
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, TextIO, cast
@@ -19,6 +20,15 @@ from mbctl.cli.options import (
     take_output_options,
 )
 from mbctl.errors import MbctlError, NotSubscribed, SubscriptionNotFound, TopicNotFound
+
+# The parser has formulas for what it knows of a number: [default: 1.0; 0<=x<=65535].
+_WORDS = (
+    (re.compile(r"(?<=default: )(\d+)\.0(?=[\];])"), r"\1"),
+    (re.compile(r"\b(\d+)<=x<=(\d+)(?:\.0)?(?=[\];]|$)"), r"\1 to \2"),
+    (re.compile(r"\bx>=(\d+)(?:\.0)?(?=[\];]|$)"), r"at least \1"),
+    (re.compile(r"\bx<=(\d+)(?:\.0)?(?=[\];]|$)"), r"at most \1"),
+    (re.compile(r"is not in the range at"), r"is not at"),
+)
 
 
 def make_app(**settings: Any) -> typer.Typer:
@@ -64,7 +74,8 @@ class Command(TyperCommand):
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
             if record is not None:
-                sections[_section(param)].append(record)
+                name, about = record
+                sections[_section(param)].append((name, in_words(about)))
         for title, records in sections.items():
             if records:
                 with formatter.section(title):
@@ -122,6 +133,13 @@ def _section(param: Any) -> str:
     if isinstance(param, SharedOption):
         return "Common options"
     return "Arguments" if param.param_type_name == "argument" else "Options"
+
+
+def in_words(about: str) -> str:
+    """What the parser says of an option, with ranges and defaults as people write them."""
+    for formula, words in _WORDS:
+        about = formula.sub(words, about)
+    return about
 
 
 def guard(

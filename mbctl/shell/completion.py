@@ -52,7 +52,7 @@ def complete(kind: Kind, before: str, live: LiveNames) -> list[Candidate]:
     verb = find_verb(verb_word.text)
     if verb is None or kind not in verb.kinds:
         return []
-    inner = _inner_line(verb, before, verb_word.end)
+    inner = _inner_line(verb, before, verb_word.end) if verb.tail else None
     if inner is not None:
         return complete(kind, inner.text, live)
     place = _place(verb, before, verb_word.end)
@@ -83,12 +83,13 @@ def syntax_for(kind: Kind, text: str, cursor: int | None = None, *, full: bool =
 
 
 def _inner_line(verb: Verb, line: str, position: int) -> Token | None:
-    """The line within the line of a verb whose tail is another verb, as that of watch."""
-    tail = verb.tail
-    if tail is None or tail.names != "verbs":
+    """The line within the line of a verb that is about another verb, as that of watch."""
+    operand = next((operand for operand in verb.operands if operand.names == "verbs"), None)
+    if operand is None:
         return None
-    messages = [p.token for p in pieces(verb, line, position) if p.role == "message"]
-    return messages[0] if messages else None
+    role = "message" if operand.tail else "operand"
+    found = [p.token for p in pieces(verb, line, position) if p.role == role]
+    return found[0] if found else None
 
 
 def _verb_candidates(kind: Kind, word: str) -> list[Candidate]:

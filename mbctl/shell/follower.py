@@ -114,14 +114,15 @@ class Follower:
         now = time.monotonic()
         if now - self._noted_at < _NOTE_INTERVAL_S:
             return
-        self._noted_at = now
         # What was shown just now is still unread: the next pull acknowledges it.
         shown = round(SHOWN_PER_S * _TICK_S)
         try:
             self.held = max(0, self._unread(self.topics) - shown)
         except MbctlError:
             return
-        if self.held:
+        # What is shown within a second needs no words.
+        if self.held > SHOWN_PER_S:
+            self._noted_at = now
             self._beside.output.note(
                 f"{counted(self.held, 'message')} held back: {SHOWN_PER_S} a second are shown;"
                 " the others wait on the server, for pull or follow"

@@ -21,8 +21,10 @@ def for_others() -> Iterator[None]:
     One that another thread takes, as after a stop of the whole process, does not wake the
     main thread from what it waits for.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        # In here: a Ctrl-C that came just before is raised by this, when it has blocked them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

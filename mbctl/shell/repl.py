@@ -19,7 +19,7 @@ from prompt_toolkit.patch_stdout import StdoutProxy
 
 from mbctl.actions import exit_codes
 from mbctl.actions.output import Output
-from mbctl.actions.text import counted, escape, unread
+from mbctl.actions.text import clip, counted, escape, unread
 from mbctl.errors import ConnectionFatal, ConnectionLost, MbctlError, Timeout
 from mbctl.shell import ShellOptions
 from mbctl.shell import commands as c
@@ -54,6 +54,9 @@ _LOCAL = (c.Help, c.History, c.Clear, c.Last, c.Exit)
 
 # How often what is written above the prompt is drawn, so that a flood does not flicker.
 _DRAW_S = 0.05
+
+# Characters of a pasted line that are shown again where it runs: it stood there whole.
+_ECHO_MAX = 500
 
 # Subscriptions that the farewell names; the rest is counted.
 _SHOWN_MAX = 8
@@ -171,14 +174,14 @@ class Repl:
         lines = typed.split("\n")
         for number, line in enumerate(lines, start=1):
             if len(lines) > 1 and line.strip():
-                self._output.note(f"{self._kind}> {escape(line)}")
+                self._output.note(f"{self._kind}> {clip(escape(line), _ECHO_MAX)}")
             self._look_after_subscriber()
             goes_on, worked = self._run_line(line)
             if not goes_on:
                 return False
             left = sum(1 for later in lines[number:] if later.strip())
             if not worked and left:
-                self._output.note(f"the other {counted(left, 'line')} of the block did not run")
+                self._output.note(f"{counted(left, 'line')} of the block did not run")
                 break
         return True
 
@@ -252,33 +255,44 @@ class Repl:
             self._output.note(f"waiting for {self._options.server}; Ctrl-C gives up")
 
     def _look_after_subscriber(self) -> None:
-        """Let the watch know whose subscriptions are ours: registering may have changed that."""
+        """Let the watch know what the last verb may have changed of our subscriber."""
         subscriber = self._session.subscriber
-        self._watch.subscriber = subscriber.subscriber if subscriber else None
+        if subscriber is not None:
+            self._watch.subscriber = subscriber.subscriber
+            self._watch.unacknowledged = subscriber.unsettled + subscriber.left_open
 
     def _toolbar(self, typed: str, cursor: int) -> Toolbar:
         """The bottom line for a line as it is typed, with the cursor at a character of it."""
-        advice = self._advice(typed, cursor)
-        is_syntax = advice == syntax_for(self._kind, typed, cursor)
+        advice, full = self._advice(typed, cursor)
         return Toolbar(
             self._options.server,
             self._watch.reachable,
             self._session.label,
             advice,
-            syntax_for(self._kind, typed, cursor, full=True) if is_syntax else "",
+            full,
             self._facts(),
         )
 
-    def _advice(self, typed: str, cursor: int) -> str:
-        """What is wrong with the line being typed, or else how its verb is written."""
-        lines = [line for line in typed.split("\n") if line.strip()]
-        if len(lines) > 1:
-            return f"{counted(len(lines), 'line')}: Enter runs them one by one, Ctrl-C drops them"
-        line = lines[0] if lines else ""
+    def _advice(self, typed: str, cursor: int) -> tuple[str, str]:
+        """What is wrong with the line being typed, or else how its verb is written.
+
+        The second is the same at more length, if there is more to say.
+        """
+        count = sum(1 for line in typed.split("\n") if line.strip())
+        if count > 1 and cursor == len(typed):
+            # So it is right behind the paste. Within it, each line is as if it were alone.
+            lines = counted(count, "line")
+            return f"{lines}: Enter runs them one by one, Ctrl-C drops them", ""
+        begin = typed.rfind("\n", 0, cursor) + 1
+        line = typed[begin:].partition("\n")[0]
         wrong = (
             flaw(self._kind, line, self._session.in_use) if len(line) < LINE_LENGTH_MAX else None
         )
-        return f"! {wrong}" if wrong else syntax_for(self._kind, line, cursor)
+        if wrong:
+            return f"! {wrong}", ""
+        at = cursor - begin
+        full = syntax_for(self._kind, line, at, full=True)
+        return syntax_for(self._kind, line, at), full
 
     def _facts(self) -> str:
         """Lag and rate, as they were last seen."""

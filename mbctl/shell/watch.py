@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mbctl.actions.text import amount, counted, duration, unread
+from mbctl.actions.text import amount, counted, duration, is_name, unread
 from mbctl.errors import MbctlError
 from mbctl.shell.completion import LiveNames
 from mbctl.shell.interrupts import for_others
 
 if TYPE_CHECKING:
     from mbctl import Admin
-    from mbctl.model import TopicInfo
+    from mbctl.model import SubscriptionInfo, TopicInfo
 
 INTERVAL_S = 1.0
 TIMEOUT_S = 2.0
@@ -51,6 +51,8 @@ class ServerWatch:
         """None before the first look."""
         self.subscriber: str | None = None
         """Whose subscriptions count as subscribed."""
+        self.unacknowledged = 0
+        """Messages that the subscriber was shown and that are not acknowledged yet."""
         self.lag: int | None = None
         """Messages that the subscriber has not acknowledged."""
         self.rate: float | None = None
@@ -61,6 +63,7 @@ class ServerWatch:
         self._wanted = threading.Event()
         self._back = threading.Event()
         self._lost_at = 0.0
+        self._own: list[SubscriptionInfo] = []
         self._stopped = False
         self._counted: tuple[frozenset[str], int, float] = (frozenset(), 0, 0.0)
         self._thread = threading.Thread(target=self._run, name="server-watch", daemon=True)
@@ -90,9 +93,10 @@ class ServerWatch:
             started, cost = time.monotonic(), 0.0
             try:
                 admin = admin or _connect(self._server)
+                had = self._own
                 self.names = self._look(admin)
                 cost = time.monotonic() - started
-                self._is_there()
+                self._is_there(had)
             except MbctlError as error:
                 self._is_gone(error)
             self._changed()
@@ -101,12 +105,27 @@ class ServerWatch:
         if admin is not None:
             admin.close()
 
-    def _is_there(self) -> None:
-        was_gone, self.reachable = self.reachable is False, True
-        self._back.set()
-        if was_gone and not self._stopped:
+    def _is_there(self, had: "list[SubscriptionInfo]") -> None:
+        if self.reachable is False and not self._stopped:
             gone_s = time.monotonic() - self._lost_at
-            self._tell(f"{self._server} is back after {duration(gone_s)}")
+            became = self._what_became(had) if self.subscriber else ""
+            # Said before a verb that waits goes on, so that its answer comes behind.
+            self._tell(f"{self._server} is back after {duration(gone_s)}{became}")
+        self.reachable = True
+        self._back.set()
+
+    def _what_became(self, had: "list[SubscriptionInfo]") -> str:
+        """What became of the subscriber's messages while the server was gone."""
+        # A server that starts again knows of no lease, and one that only lost the connection
+        # has ended them: what was shown and not acknowledged is granted again either way.
+        again = max(self.unacknowledged, sum(info.redeliver for info in self._own))
+        lost = sum(info.lost for info in self._own)
+        unless = " unless acknowledged" if again else ""
+        became = f", {lost:,} lost, {again:,} to come again{unless}"
+        # An ephemeral one subscribes again with its next pull.
+        had_names = {info.topic for info in had if info.durable}
+        gone = had_names - {info.topic for info in self._own}
+        return f"{became}; {counted(len(gone), 'subscription')} gone" if gone else became
 
     def _is_gone(self, error: MbctlError) -> None:
         was_there, self.reachable = self.reachable is not False, False
@@ -122,14 +141,16 @@ class ServerWatch:
             info.topic: f"{amount(info.messages, info.batches)}, "
             f"{counted(info.subscriptions, 'subscription')}"
             for info in infos
+            if is_name(info.topic)
         }
         subscriber = self.subscriber
         own = [
             i for i in (admin.subscriptions() if subscriber else ()) if i.subscriber == subscriber
         ]
+        self._own = own
         lag = [info.unread for info in own if info.unread is not None]
         self.lag = sum(lag) if subscriber and len(lag) == len(own) else None
-        subscribed = {info.topic: unread(info) for info in own}
+        subscribed = {info.topic: unread(info) for info in own if is_name(info.topic)}
         self._measure([info for info in infos if not subscriber or info.topic in subscribed])
         return LiveNames(topics, subscribed)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from mbctl import batch as batches
-from mbctl.actions.messages import DISPLAY_LENGTH_MAX
+from mbctl.actions.messages import LINE_LENGTH_MAX
 from mbctl.actions.output import Form, Output
 from mbctl.client.messages import Batch
 from mbctl.wire.messages import Piece, Pulled
@@ -166,9 +166,9 @@ def test_a_hostile_message_cannot_steer_the_terminal() -> None:
 
 
 def test_a_long_payload_is_clipped_on_a_terminal_unless_verbose() -> None:
-    batch = batch_of([b"x" * (DISPLAY_LENGTH_MAX + 5)])
+    batch = batch_of([b"x" * (LINE_LENGTH_MAX + 5)])
     assert on_terminal(batch).endswith("x…(+5 characters)\n")
-    assert on_terminal(batch, verbose=True).endswith("x" * (DISPLAY_LENGTH_MAX + 5) + "\n")
+    assert on_terminal(batch, verbose=True).endswith("x" * (LINE_LENGTH_MAX + 5) + "\n")
 
 
 def test_a_long_payload_is_whole_off_a_terminal(show: Show) -> None:

@@ -133,6 +133,20 @@ def test_a_table_narrower_than_its_text_folds_it_and_loses_nothing() -> None:
     assert max(map(len, shown.out.text.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("count", [1, TABLE_ROWS_MAX + 1])
+def test_a_table_that_does_not_fit_is_a_block_for_each_row(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    shown = Shown(terminal=True)
+    shown.output.rows(COLUMNS, [ROW] * count)
+    blocks = shown.out.text.rstrip("\n").split("\n\n")
+    assert len(blocks) == count
+    titles = [line.split("  ")[0].strip() for line in blocks[0].splitlines()]
+    assert titles == [column.title for column in COLUMNS]
+    assert blocks[0].splitlines()[0].endswith("  orders")
+
+
 def test_a_long_table_is_aligned_lines_without_rich() -> None:
     shown = Shown(terminal=True)
     shown.output.rows(COLUMNS, [ROW] * (TABLE_ROWS_MAX + 1))

@@ -198,3 +198,11 @@ def test_parse_size_refuses_what_is_no_size(written: str) -> None:
 def test_parse_size_gives_a_size_or_its_own_error(written: str) -> None:
     with suppress(InvalidArgument):
         assert text.parse_size(written) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [("orders", True), ("~00ff", True), ("$(id)", False), ("\x1b]0;x", False), ("a\u202eb", False)],
+)
+def test_only_names_are_offered(name: str, is_one: bool) -> None:
+    assert text.is_name(name) is is_one

@@ -59,7 +59,7 @@ def test_figures_go_to_stdout_and_files_and_conditions_decide(tmp_path: Path) ->
         (["--size", "8"], "--size is 9 bytes to 1 MiB here, not 8"),
         (["suite", "--only", "publsh"], "there is no scenario 'publsh'"),
         (["publish", "--only", "publish"], "--only names parts of the suite"),
-        (["--repeat", "0"], "0 is not in the range"),
+        (["--repeat", "0"], "0 is not at least 1"),
     ],
 )
 def test_wrong_usage_is_refused_before_anything_is_measured(

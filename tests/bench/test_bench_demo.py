@@ -1,7 +1,9 @@
 """The demo, as a newcomer runs it."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -33,3 +35,19 @@ def test_demo_ends_with_everything_received_and_reclaimed() -> None:
     assert re.search(r"reclaimed ([\d,]+) of \1 messages; 0 are kept", result.stdout)
     assert "\x1b" not in result.stdout
     assert result.stderr == ""
+
+
+@pytest.mark.slow
+def test_demo_ends_at_ctrl_c_with_130_and_takes_its_processes_along() -> None:
+    command = [sys.executable, "-m", "mbctl", "demo", "--seconds", "60"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("A broker, two publishers")
+        # So does a terminal: everybody in front of it gets the signal.
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, ""), out
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)

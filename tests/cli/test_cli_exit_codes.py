@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from cli_harness import Run
 
-from mbctl import Admin, Publisher, Subscriber
+from mbctl import Admin, Publisher, Server, Subscriber
 from mbctl.cli import app as cli_app
 from mbctl.cli import main
 from mbctl.model import TopicSettings
@@ -54,7 +54,8 @@ CALLS: dict[str, tuple[tuple[str, ...], int]] = {
     "context show": (("context", "show", "known"), 0),
     "context remove": (("context", "remove", "known"), 0),
 }
-# These run until they are stopped, or are about files or two servers, and have tests of their own.
+# These run until they are stopped, or are about files or two servers: their calls need more
+# than a topic. What they are refused is below, and the rest where each of them is tested.
 ELSEWHERE = {
     "topic move",
     *("server", "bench", "demo", "follow", "backup", "restore", "verify", "repair"),
@@ -152,7 +153,7 @@ def test_command_that_works_prints_json_lines(
     assert all(isinstance(value, dict) for value in ended.jsonl)
 
 
-@each
+@pytest.mark.parametrize("name", [*CALLS, *sorted(ELSEWHERE)])
 def test_wrong_option_exits_2(name: str, run: Run) -> None:
     ended = run(*name.split(), "--no-such-option")
     assert (ended.code, ended.out) == (2, b"")
@@ -222,3 +223,95 @@ def test_ctrl_c_is_130_and_says_nothing(
         ended = run(*args)
         thread.join()
     assert (ended.code, ended.out, ended.err) == (130, b"", "")
+
+
+# How the others are refused, where TOPIC is a topic, FILE is a file that is there, NEW one that is
+# not, and GONE is where no server listens. The server takes no -o and has tests of its own.
+REFUSED: list[tuple[int, str, str]] = [
+    (2, "follow TOPIC --from 999", "OffsetOutOfRange"),
+    (3, "follow not-there", "TopicNotFound"),
+    (5, "follow TOPIC --timeout 0.05 -s GONE", "ConnectionLost"),
+    (1, "backup NEW/backup", "OSError"),
+    (2, "backup NEW", "NotSupported"),
+    (2, "backup FILE", "InvalidArgument"),
+    (5, "backup NEW --timeout 0.05 -s GONE", "ConnectionLost"),
+    (1, "restore NEW OTHER", "OSError"),
+    (1, "restore FILE OTHER", "BackupDamaged"),
+    (1, "verify NEW", "OSError"),
+    (1, "repair NEW", "OSError"),
+    (1, "bench raw --repeat 1 --seconds 0.01 --json NEW/results", "OSError"),
+    (2, "bench not-there", "InvalidArgument"),
+    (2, "demo --seconds 0", "Usage"),
+    (1, "cluster start --nodes 1 --dir FILE", "OSError"),
+    (2, "cluster start --nodes 8", "Usage"),
+]
+
+
+@pytest.mark.parametrize(("code", "words", "error"), REFUSED)
+def test_refusal_has_its_code_and_is_json_where_that_was_asked_for(
+    code: int, words: str, error: str, topic: str, server: str, tmp_path: Path, run: Run
+) -> None:
+    with Publisher(server) as publisher:
+        publisher.create_topic(topic)
+    (tmp_path / "file").write_text("no backup")
+    places = {
+        **{"TOPIC": topic, "GONE": "127.0.0.1:1", "FILE": str(tmp_path / "file")},
+        **{"NEW": str(tmp_path / "new"), "OTHER": str(tmp_path / "other")},
+    }
+    for word, place in places.items():
+        words = words.replace(word, place)
+    ended = run(*words.split(), "-o", "json")
+    assert ended.code == code, ended.err
+    # What follows messages has begun an array when it is refused.
+    assert ended.out in (b"", b"[]\n")
+    told = json.loads(ended.err.splitlines()[-1])["error"]
+    assert told["code"] == error
+    assert not (tmp_path / "other").exists()
+
+
+def test_backup_of_a_server_that_makes_as_many_as_it_may_exits_9(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mbctl.server.backups.BACKUPS_MAX", 0)
+    with Server(port=0, data=tmp_path / "data") as server:
+        ended = run("backup", str(tmp_path / "file"), "-s", server.address)
+    assert (ended.code, "backups at a time" in ended.err) == (9, True)
+    assert not (tmp_path / "file").exists()
+
+
+def test_no_cluster_is_a_failed_check_and_nothing_to_stop(run: Run, tmp_path: Path) -> None:
+    where = ("--dir", str(tmp_path), "-o", "json")
+    shown, stopped = run("cluster", "status", *where), run("cluster", "stop", *where)
+    assert (shown.code, shown.json) == (8, [])
+    assert (stopped.code, stopped.json) == (0, {"stopped": 0})
+
+
+@pytest.mark.parametrize("name", ["verify", "repair", "restore", "cluster status", "backup -"])
+def test_closed_pipe_is_141_for_those_of_files_too(
+    name: str,
+    tmp_path: Path,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    data, backup = str(tmp_path / "data"), str(tmp_path / "file")
+    with Server(port=0, data=tmp_path / "data") as server:
+        monkeypatch.setenv("MBCTL_SERVER", server.address)
+        run("backup", backup)
+        operands = {
+            **{"restore": [backup, str(tmp_path / "new")], "backup -": []},
+            "cluster status": ["--dir", str(tmp_path), "-o", "json"],
+        }
+        if name == "backup -":
+            _closes_the_pipe(name.split(), monkeypatch)
+    if name != "backup -":
+        _closes_the_pipe([*name.split(), *operands.get(name, [data])], monkeypatch)
+    assert b"rror" not in capsysbinary.readouterr().err
+
+
+def _closes_the_pipe(args: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        assert main(args) == 141

@@ -1,6 +1,7 @@
 """What the command line accepts, and how it refuses the rest."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,6 +60,18 @@ def test_a_group_without_a_command_shows_its_help_and_exits_2(
     ended = run(*args)
     assert (ended.code, ended.out) == (2, b"")
     assert "Commands:" in ended.err
+
+
+@pytest.mark.parametrize("name", ALL_COMMANDS)
+def test_help_says_ranges_and_defaults_in_words(run: Run, name: str) -> None:
+    text = " ".join(run(*name.split(), "--help").out.decode().split())
+    assert not re.search(r"[<>]=|default: \d+\.0[;\]]", text.split("Examples:")[0])
+
+
+def test_help_has_ranges_in_the_words_of_people(run: Run) -> None:
+    assert "0 to 65535]" in run("server", "--help").out.decode()
+    assert "[at least 1]" in run("pull", "--help").out.decode()
+    assert "at most 86400]" in run("subscribe", "--help").out.decode()
 
 
 def test_summaries_of_commands_are_not_cut_off(run: Run) -> None:

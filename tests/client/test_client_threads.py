@@ -2,6 +2,7 @@
 
 import gc
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from mbctl import (
     Timeout,
 )
 from mbctl.client.bell import Bell
+from mbctl.client.channel import Channel
 from mbctl.client.deadline import Deadline
 from mbctl.client.turns import OWNER, Turn
 from mbctl.model import LIMITS
@@ -83,6 +85,13 @@ def test_threads_send_once_and_in_their_order_through_lost_connections(
         ]
 
 
+def is_receiving(thread: threading.Thread) -> bool:
+    """Whether a thread waits for what the server says."""
+    assert thread.ident is not None
+    frame = sys._current_frames().get(thread.ident)
+    return frame is not None and frame.f_code is Channel._receive.__code__
+
+
 def test_what_threads_have_queued_goes_out_together_when_an_answer_comes() -> None:
     waiting: list[int] = []
     others_are_waiting = threading.Event()
@@ -104,7 +113,8 @@ def test_what_threads_have_queued_goes_out_together_when_an_answer_comes() -> No
     with FakeServer(answer) as fake, Publisher(fake.address) as publisher:
         first = threading.Thread(target=publisher.send, args=("t", b"first"))
         first.start()
-        wait_until(lambda: waiting)
+        # Until then it would write itself what the others queue.
+        wait_until(lambda: waiting and is_receiving(first))
         with ThreadPoolExecutor(7) as pool:
             sends = [pool.submit(publisher.send, "t", b"%d" % number) for number in range(7)]
             wait_until(lambda: len(publisher._queue) == 7)

@@ -24,11 +24,15 @@ PATIENCE_S = 10.0
 
 
 class ServerProcess:
-    """A server in a process of its own, on a free port unless told which."""
+    """A server in a process of its own, on a free port unless told which.
 
-    def __init__(self, port: int = 0) -> None:
+    What it stores is in ``data``, or in memory.
+    """
+
+    def __init__(self, port: int = 0, data: Path | None = None) -> None:
+        kept = ["--memory"] if data is None else ["--data", str(data)]
         self.process = subprocess.Popen(
-            [*MBCTL, "server", "--memory", "--port", str(port)],
+            [*MBCTL, "server", *kept, "--port", str(port)],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -158,6 +162,12 @@ class Terminal:
     def enter(self, line: str) -> None:
         """Type a line and Enter."""
         self.type(f"{line}\r")
+
+    def watch(self, seconds: float) -> None:
+        """Draw what comes for so long, as somebody does who is in no hurry."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self._read(left)
 
     def wait(self, seen: Callable[[list[str]], bool]) -> list[str]:
         """The lines of the screen once ``seen`` says so of them."""

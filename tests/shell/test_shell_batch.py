@@ -10,6 +10,9 @@ import pytest
 from shell_harness import MBCTL, PATIENCE_S, Ended, ServerProcess, run_shell
 
 from mbctl import Publisher, Subscriber
+from mbctl.shell.commands import Kind
+from mbctl.shell.verb import Verb
+from mbctl.shell.verbs import VERBS
 
 JSON_MESSAGE = """{"id": 1, "note": "it's"}"""
 
@@ -454,3 +457,30 @@ def test_script_imports_nothing_that_only_a_terminal_needs(topic: str, tmp_path:
     names = (tmp_path / "names").read_text().split()
     assert "mbctl.shell.batch" in names
     assert not {"rich", "prompt_toolkit", "asyncio", "uvloop"} & set(names)
+
+
+# What goes on until Ctrl-C; the tests at a terminal have these.
+ENDLESS = ("follow", "watch")
+ENDING = [(kind, verb) for verb in VERBS for kind in verb.kinds if verb.name not in ENDLESS]
+
+
+@pytest.mark.parametrize(
+    ("kind", "verb"), ENDING, ids=[f"{kind} {verb.name}" for kind, verb in ENDING]
+)
+def test_example_of_every_verb_works(kind: Kind, verb: Verb, topic: str) -> None:
+    _create(topic)
+    with Publisher(os.environ["MBCTL_SERVER"]) as publisher:
+        publisher.send_many(topic, [b"one"] * 10)
+    before = {
+        "publisher": [] if verb.name == "createTopic" else [f"peek {topic}"],
+        # One that gives a message up at once, so that there is something parked.
+        "subscriber": [
+            f"subscribe {topic} --from earliest --max-deliveries 1",
+            *([] if verb.name == "pull" else [f"pull {topic} --no-ack"]),
+            *(["nack", f"pull {topic}"] if verb.name in ("release", "drop") else []),
+        ],
+    }
+    example = verb.example.replace("orders", f"{topic}-2" if verb.name == "createTopic" else topic)
+    lines = [*before[kind], example]
+    ended = run_shell(kind, stdin="\n".join(lines).encode())
+    assert (ended.code, "error" in ended.err) == (0, False), ended.err

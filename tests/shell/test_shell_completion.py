@@ -109,6 +109,9 @@ def test_many_topics_are_bounded() -> None:
         ("subscriber", "pull -n 5", "pull [OPTIONS] [TOPIC]"),
         ("subscriber", "FOLLOW", "follow [--format F] [--full] [TOPIC...]"),
         ("subscriber", "watch 2 ack", "ack"),
+        ("subscriber", "help nack", "nack [--delay S]"),
+        ("subscriber", "help ", "help [VERB]"),
+        ("subscriber", "help xyzzy", "help [VERB]"),
         ("subscriber", "watch 2 xyzzy", "watch SECONDS VERB..."),
         (
             "publisher",

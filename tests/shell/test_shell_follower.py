@@ -69,6 +69,15 @@ def test_flood_is_held_back_on_the_server_and_counted(
         assert admin.subscription(topic, topic).unread >= 50 * SHOWN_PER_S - len(shown)
 
 
+def test_what_is_shown_within_a_second_is_not_called_held_back(
+    start: Start, server: str, topic: str
+) -> None:
+    send(server, topic, SHOWN_PER_S // 2)
+    _, out, err = start()
+    wait_until(lambda: out.getvalue().count("\n") == SHOWN_PER_S // 2)
+    assert err.getvalue() == ""
+
+
 def test_nothing_is_shown_at_a_bad_moment(start: Start, server: str, topic: str) -> None:
     busy, asked = threading.Event(), threading.Event()
     busy.set()

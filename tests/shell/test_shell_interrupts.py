@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -44,3 +45,36 @@ def test_ctrl_c_that_a_finalizer_ignores_is_pressed_again() -> None:
 
     with repeated(), pytest.raises(KeyboardInterrupt):
         wait()
+
+
+def test_ctrl_c_at_the_wrong_moment_does_not_stay_blocked() -> None:
+    reader, raised, is_armed = threading.get_ident(), 0, False
+
+    def press(_number: int, _frame: object) -> None:
+        nonlocal raised, is_armed
+        if is_armed:
+            is_armed, raised = False, raised + 1
+            raise KeyboardInterrupt
+
+    def press_often() -> None:
+        while not ended.wait(0.0001):
+            signal.pthread_kill(reader, signal.SIGINT)
+
+    ended = threading.Event()
+    presser = threading.Thread(target=press_often)
+    before = signal.signal(signal.SIGINT, press)
+    presser.start()
+    try:
+        while raised < 100:
+            with suppress(KeyboardInterrupt):
+                is_armed = True
+                with for_others():
+                    pass
+                is_armed = False
+            assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        is_armed = False
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        ended.set()
+        presser.join()
+        signal.signal(signal.SIGINT, before)

@@ -114,7 +114,7 @@ def test_pasted_block_stops_at_its_first_error(shell: Shell, topic: str) -> None
     block = f"createTopic {topic}\nnonsense\n\nsend {topic} a\nsend {topic} b"
     out, err = shell("publisher", f"\x1b[200~{block}\x1b[201~{ENTER}{CTRL_D}")
     assert out == f"{topic}\ttrue\n"
-    assert err.endswith("the other 2 lines of the block did not run\n")
+    assert err.endswith("2 lines of the block did not run\n")
 
 
 def test_history_lists_the_lines_of_this_and_earlier_runs(shell: Shell) -> None:

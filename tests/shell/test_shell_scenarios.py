@@ -68,6 +68,15 @@ def own_server() -> Iterator[ServerProcess]:
     process.kill()
 
 
+@pytest.fixture
+def kept_servers(tmp_path: Path) -> Iterator[list[ServerProcess]]:
+    """A server that keeps its messages, to be killed; what follows it goes into the list."""
+    processes = [ServerProcess(data=tmp_path)]
+    yield processes
+    for process in processes:
+        process.kill()
+
+
 def _follower(terminal: Open, server: str, topic: str, **env: str) -> Terminal:
     """A durable subscriber that follows while lines are typed."""
     with Publisher(server) as publisher:
@@ -180,6 +189,27 @@ def test_dumb_terminal_cannot_follow_beside_the_prompt(
 # --- the server goes --------------------------------------------------------------------------
 
 
+def test_line_up_tells_what_is_lost_and_what_comes_again(
+    terminal: Open, tmp_path: Path, kept_servers: list[ServerProcess]
+) -> None:
+    (kept,) = kept_servers
+    shell = _open(terminal, "subscriber", "--name", "billing", "--server", kept.address)
+    _send(kept.address, "orders", b"one", b"two", b"three")
+    shell.enter("subscribe orders --from earliest")
+    shell.wait(_has("is subscribed to orders"))
+    shell.enter("pull -n 2 --no-ack")
+    shell.wait(_has("#1"))
+    _wait_for_prompt(shell)
+    kept.kill()
+    shell.wait(_has(f"lost {kept.address} ("))
+    port = int(kept.address.rpartition(":")[2])
+    kept_servers.append(ServerProcess(port, data=tmp_path))
+    shell.wait(_has(", 0 lost, 2 to come again unless acknowledged"))
+    shell.enter("ack")
+    shell.wait(_has("acknowledged 2 messages"))
+    assert kept_servers[-1].stop() == 0
+
+
 def test_lost_server_is_a_line_down_a_line_up_and_typed_verbs_wait(
     terminal: Open, own_server: ServerProcess
 ) -> None:
@@ -258,6 +288,8 @@ def test_pasted_block_says_what_enter_does_and_control_c_drops_it(
         assert topic not in [info.topic for info in admin.topics()]
     shell.paste(block)
     shell.wait(_has("3 lines: Enter"))
+    shell.type(UP)
+    shell.wait(_has("[--file F | --hex HEX] TOPIC MESSAGE"))
     shell.type("\r")
     lines = shell.wait(_has(f"{topic} #1  1 B"))
     assert f"publisher> send {topic} b" in lines
@@ -404,11 +436,14 @@ def test_top_sorts_filters_pauses_and_gives_the_terminal_back(
     _send(server, f"{topic}-first", b"one")
     _send(server, f"{topic}-second", b"one")
     top = terminal("top", "--interval", "0.2", columns=100)
-    top.wait(_has(f" {topic}-second "))
+    top.wait(_has("s sort: rate"))
     top.type("s")
     top.wait(_has("s sort: lag"))
     top.type("/")
-    top.type(f"{topic}-f")
+    # Others may have left more topics than there is room for.
+    top.type(topic)
+    top.wait(_has(f" {topic}-second "))
+    top.type("-f")
     top.wait(lambda lines: _has(f"filter: {topic}-f_")(lines) and not _has("-second")(lines))
     top.type("\r")
     top.wait(_has(f"/ filter: {topic}-f"))

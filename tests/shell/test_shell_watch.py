@@ -80,8 +80,12 @@ def test_watch_sees_the_server_go_and_come_back(
 ) -> None:
     monkeypatch.setattr("mbctl.shell.watch.TIMEOUT_S", 1.0)
     first = ServerProcess()
+    with Publisher(first.address) as publisher, Subscriber(first.address, "a") as subscriber:
+        publisher.create_topic("orders")
+        subscriber.subscribe("orders")
     told: list[str] = []
     seen, wait = watch(first.address, told.append)
+    seen.subscriber = "a"
     seen.start()
     wait(lambda seen: seen.reachable is True)
     first.stop()
@@ -96,6 +100,8 @@ def test_watch_sees_the_server_go_and_come_back(
     assert seen.reachable
     assert len(told) == 2
     assert told[1].startswith(f"{first.address} is back after ")
+    # It had all in memory.
+    assert told[1].endswith(", 0 lost, 0 to come again; 1 subscription gone")
     second.stop()
 
 

@@ -21,7 +21,7 @@ app = make_app()
 Scenarios = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="SCENARIO",
+        metavar="[SCENARIO...]",
         help="What to measure; the page of this command lists them. Default: a tour.",
         show_default=False,
     ),

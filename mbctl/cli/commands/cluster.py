@@ -58,8 +58,10 @@ def start(
 @app.command(cls=DirectoryCommand, epilog="mbctl cluster stop")
 def stop(context: typer.Context, directory: _Directory = None) -> None:
     """Stop the nats-servers; what they hold stays in their directory."""
+    from mbctl.actions.text import counted
+
     count = _cluster(directory).stop()
-    output_of(context).done({"stopped": count}, f"stopped {count} nats-servers")
+    output_of(context).done({"stopped": count}, f"stopped {counted(count, 'nats-server')}")
 
 
 @app.command(cls=DirectoryCommand, epilog="mbctl cluster status")

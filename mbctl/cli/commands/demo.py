@@ -1,5 +1,6 @@
 """``mbctl demo``."""
 
+import shutil
 from typing import Annotated
 
 import typer
@@ -8,6 +9,10 @@ from mbctl.cli.command import DirectoryCommand, make_app
 from mbctl.cli.options import above_zero, output_of
 
 app = make_app()
+
+# What the picture needs; a smaller terminal is told in lines.
+_COLUMNS_MIN = 76
+_LINES_MIN = 22
 
 
 @app.command(
@@ -36,5 +41,7 @@ def demo(
     output = output_of(context)
     if output.as_json:
         return run(seconds, "json")
-    draws = output.form == "auto" and can_draw(output)
+    size = shutil.get_terminal_size()
+    has_room = size.columns >= _COLUMNS_MIN and size.lines >= _LINES_MIN
+    draws = output.form == "auto" and can_draw(output) and has_room
     return run(seconds, "picture" if draws else "lines", color=output.color)

@@ -19,6 +19,7 @@ app = make_app()
     mbctl send orders '{"id": 1}' --create
     mbctl send orders 'with a key' --key customer-7 -H type=new
     mbctl send orders --lines < lines.txt
+    gzip -c lines.txt | mbctl send orders -
     """,
 )
 def send(
