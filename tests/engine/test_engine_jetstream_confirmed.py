@@ -52,6 +52,14 @@ def test_entry_joins_what_is_added_and_survives_its_encoding() -> None:
     assert confirmed_entry(b"") == ConfirmedEntry()
 
 
+def test_entry_has_the_batches_that_are_acknowledged_in_part_until_all_of_them_is() -> None:
+    entry = ConfirmedEntry("epoch").with_more([(1, 3)], [7, 4]).with_more([], [4, 9])
+    assert entry.parts == [4, 7, 9]
+    assert not entry.has(4)
+    assert entry.with_more([(4, 8)]).parts == [9]
+    assert confirmed_entry(encode(entry)) == entry
+
+
 @pytest.mark.parametrize(
     ("first", "next", "acknowledged", "here", "missing"),
     [
@@ -221,6 +229,48 @@ def test_what_a_killed_server_had_in_hand_comes_before_what_is_newer(
     assert again.payloads == [b"b", b"c", b"d"]
     assert [message.deliveries for message in again] == [2, 1, 1]
     driver.shut()
+
+
+@pytest.mark.slow
+def test_part_that_was_acknowledged_is_not_granted_by_what_an_old_leader_tells(
+    clusters: Callable[[int], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = JetStreamDriver(clusters(1), 1)
+    client = Client(driver)
+    client.create_topic("orders")
+    client.reader()
+    client.send(b"a", b"b", b"c")
+    got = client.pull()
+    client.ack([(got[0].offset, got[0].offset + 1)])
+    earlier = stored(driver)
+    client.ack([(got[2].offset, got[2].offset + 1)])
+    driver.restart(crash=True)
+    client = Client(driver)
+    told: list[tuple[bytes, int]] = [(b"", 0), earlier]
+    get = driver.engine.api.get
+
+    async def get_as_of_old(key: str, bucket: str) -> tuple[bytes, int]:
+        """An entry as of a node that led before, and stands still until it is asked."""
+        return told.pop(0) if told and ".batch." in key else await get(key, bucket)
+
+    monkeypatch.setattr(driver.engine.api, "get", get_as_of_old)
+    client.reader()
+    assert client.pull().payloads == [b"b"]
+    assert not told
+    driver.shut()
+
+
+def stored(driver: JetStreamDriver) -> tuple[bytes, int]:
+    """The entry of the first batch, which was read in part."""
+
+    async def read() -> tuple[bytes, int]:
+        topic = await driver.engine.registry.get("orders")
+        key = names.batch_key(topic.topic_id, "billing", 1)
+        return await driver.engine.api.get(key, names.BUCKET)
+
+    found = driver._run(read())
+    assert found[1]
+    return found
 
 
 @pytest.mark.slow

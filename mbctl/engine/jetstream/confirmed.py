@@ -5,12 +5,16 @@ still, delivers once more what its successor was told is done. So no acknowledge
 answered before a majority has stored it in this entry too, and what may be delivered again is
 looked up there first. All acknowledgements of one moment are one change of the entry.
 
+Of a batch that is acknowledged in part the entry has only that it is: its own entry, which has the
+rest, is then not believed before it could be written back.
+
 Moving the subscription gives the entry a new epoch: what is acknowledged of an older one changes
 nothing.
 """
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mbctl.engine.jetstream import entries, names
@@ -35,6 +39,7 @@ class _Group:
     def __init__(self, epoch: str | None) -> None:
         self.epoch = epoch
         self.ranges: list[Range] = []
+        self.parts: list[int] = []
         self.outcome: asyncio.Future[MbctlError | None] = asyncio.Future()
 
 
@@ -65,7 +70,7 @@ class Confirmed:
         Raises:
             OutcomeUnknown, Timeout: the cluster did not answer.
         """
-        await self._change([])
+        await self._change()
         return self._entry
 
     async def note(self, sequence: int) -> None:
@@ -74,15 +79,24 @@ class Confirmed:
         Raises:
             OutcomeUnknown, Timeout: the cluster did not answer.
         """
-        await self._change([(sequence, sequence + 1)])
+        await self._change(ranges=[(sequence, sequence + 1)])
 
-    async def _change(self, ranges: list[Range]) -> None:
+    async def note_part(self, sequence: int) -> None:
+        """Have it stored that a part of a batch is about to be acknowledged.
+
+        Raises: as ``note``.
+        """
+        if self._revision is None or sequence not in self._entry.parts:
+            await self._change(parts=[sequence])
+
+    async def _change(self, ranges: Sequence[Range] = (), parts: Sequence[int] = ()) -> None:
         """Have the entry written with these, and all that others want of this moment."""
         group = self._waiting
         if group is None:
             epoch = None if self._revision is None else self._entry.epoch
             group = self._waiting = _Group(epoch)
         group.ranges += ranges
+        group.parts += parts
         if not self._is_working:
             self._is_working = True
             self._parts.spawn(self._work())
@@ -111,7 +125,9 @@ class Confirmed:
                 await self._load()
             # If somebody has moved the subscription, what is acknowledged changes nothing.
             is_moved = group.epoch not in (None, self._entry.epoch)
-            entry = self._entry.with_more([] if is_moved else group.ranges)
+            entry = self._entry
+            if not is_moved:
+                entry = entry.with_more(group.ranges, group.parts)
             if await self._put(await self._bounded(entry)):
                 return
             await asyncio.sleep(secrets.randbelow(5) / 1000)
@@ -140,10 +156,13 @@ class Confirmed:
         return entry
 
 
-async def begin_epoch(api: Api, topic_id: int, subscriber: str) -> None:
-    """Forget what a subscription has acknowledged, whoever is acknowledging meanwhile."""
+async def begin_epoch(api: Api, topic_id: int, subscriber: str, parts: Sequence[int] = ()) -> None:
+    """Forget what a subscription has acknowledged, whoever is acknowledging meanwhile.
+
+    Of ``parts`` it will have acknowledged the beginning.
+    """
     key = names.confirmed_key(topic_id, subscriber)
-    value = entries.encode(ConfirmedEntry(secrets.token_hex(4)))
+    value = entries.encode(ConfirmedEntry(secrets.token_hex(4), [], list(parts)))
     for _ in range(_ATTEMPTS):
         _, revision = await api.get(key, names.BUCKET)
         if await api.put(key, value, revision) is not None:

@@ -207,7 +207,8 @@ class Consumers:
         api = self._parts.api
         await api.remove(names.BUCKET, names.batch_key(topic.topic_id, subscriber, ">"))
         if not names.is_ephemeral(subscriber):
-            await begin_epoch(api, topic.topic_id, subscriber)
+            parts = [place.sequence] if place.index else []
+            await begin_epoch(api, topic.topic_id, subscriber, parts)
         if place.index:
             key = names.batch_key(topic.topic_id, subscriber, place.sequence)
             await api.put(key, entries.encode(BatchEntry(0, [(0, place.index)])), 0)

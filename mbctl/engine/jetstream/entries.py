@@ -1,6 +1,7 @@
 """Entries of the key-value bucket: what JetStream itself has no place for."""
 
 from bisect import bisect_right
+from collections.abc import Iterable
 
 import msgspec
 
@@ -32,6 +33,8 @@ class ConfirmedEntry(msgspec.Struct, frozen=True, array_like=True):
 
     epoch: str = ""
     acknowledged: list[Range] = []
+    parts: list[int] = []
+    """Batches of which a part is acknowledged; which, entries of their own tell."""
 
     def has(self, sequence: int) -> bool:
         """Whether a batch is acknowledged."""
@@ -43,9 +46,11 @@ class ConfirmedEntry(msgspec.Struct, frozen=True, array_like=True):
         """The highest sequence that is acknowledged; 0 if none is."""
         return self.acknowledged[-1][1] - 1 if self.acknowledged else 0
 
-    def with_more(self, ranges: list[Range]) -> "ConfirmedEntry":
-        """The entry when these are acknowledged too."""
-        return ConfirmedEntry(self.epoch, merged([*self.acknowledged, *ranges]))
+    def with_more(self, ranges: list[Range], parts: Iterable[int] = ()) -> "ConfirmedEntry":
+        """The entry when these are acknowledged too, and parts of those."""
+        whole = ConfirmedEntry(self.epoch, merged([*self.acknowledged, *ranges]))
+        left = sorted(part for part in {*self.parts, *parts} if not whole.has(part))
+        return msgspec.structs.replace(whole, parts=left)
 
 
 class TopicEntry(msgspec.Struct, frozen=True, array_like=True):

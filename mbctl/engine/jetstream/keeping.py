@@ -130,6 +130,8 @@ class Keeping:
             entry = held.entry(put_off_ns)
             if entry is None or entry == held.stored:
                 return True
+            if entry.acknowledged and reader.is_durable:
+                await reader.confirmed.note_part(held.sequence)
             api = reader.parts.api
             revision = await api.put(key, entries.encode(entry), held.revision)
             if revision is None:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from mbctl.engine.jetstream import entries, names
+from mbctl.engine.jetstream.entries import BatchEntry
 from mbctl.engine.jetstream.held import Held
 from mbctl.errors import MbctlError
 
@@ -57,16 +58,35 @@ class Recalling:
     async def _restore(self, held: Held, *, was_delivered: bool) -> bool:
         """Take over what is known of a batch; whether all of it is acknowledged."""
         reader, runtime = self._reader, self._reader.parts.runtime
-        if reader.is_durable and (await reader.confirmed.settle()).has(held.sequence):
-            return True
-        key = names.batch_key(reader.topic.topic_id, reader.subscriber, held.sequence)
-        value, revision = await reader.parts.api.get(key, names.BUCKET)
-        entry = entries.batch_entry(value)
+        is_part = False
+        if reader.is_durable:
+            confirmed = await reader.confirmed.settle()
+            if confirmed.has(held.sequence):
+                return True
+            is_part = held.sequence in confirmed.parts
+        entry, held.revision = await self._entry(held.sequence, is_certain=is_part)
         if entry is None:
             held.limit(reader.options.max_deliveries)
             return False
-        held.restore(entry, revision, reader.options.max_deliveries)
+        held.restore(entry, held.revision, reader.options.max_deliveries)
         delay_ns = entry.put_off_ns - runtime.wall_ns()
         if delay_ns > 0 and not was_delivered:
             held.put_off(runtime.now_ns() + delay_ns)
         return False
+
+    async def _entry(self, sequence: int, *, is_certain: bool) -> tuple[BatchEntry | None, int]:
+        """The entry of a batch and its revision.
+
+        If it has to be ``is_certain`` that is written back: a node that does not know yet that it
+        leads no more may tell an old one, but it cannot change it.
+        """
+        reader, api = self._reader, self._reader.parts.api
+        key = names.batch_key(reader.topic.topic_id, reader.subscriber, sequence)
+        while True:
+            value, revision = await api.get(key, names.BUCKET)
+            if is_certain:
+                written = await api.put(key, value, revision)
+                if written is None:
+                    continue
+                revision = written
+            return entries.batch_entry(value), revision
