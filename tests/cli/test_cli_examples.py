@@ -168,12 +168,14 @@ def test_examples_of_a_cluster_work(environment: dict[str, str]) -> None:
         where = start[start.find("--dir") :] if "--dir" in start else ""
         script = f"""
             set -e
+            # What an earlier server said must not be taken for this one's word.
+            rm -f ready
             url=$({start})
             mbctl cluster status {where}
             mbctl server --engine $url > ready 2> log & server=$!
             until grep -q ready ready || ! kill -0 $server; do read -rt 0.05 <> <(:) || :; done
             kill $server
-            wait $server
+            wait $server || {{ code=$?; cat ready log >&2; exit $code; }}
             mbctl cluster stop {where}
         """
         ended = subprocess.run(
