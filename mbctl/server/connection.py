@@ -27,7 +27,7 @@ from mbctl.errors import (
 )
 from mbctl.model import MIB, NS_PER_S, Receipt
 from mbctl.server import log
-from mbctl.server.partial import FRAME_SHORT
+from mbctl.server.partial import FRAME_SHORT, READ_BYTES
 from mbctl.server.verbs import VERBS
 from mbctl.wire import messages as wire
 from mbctl.wire.session import Fatal, Rejected, ServerSession
@@ -130,7 +130,7 @@ class Connection(asyncio.BufferedProtocol):
         """Memory for what comes next: of the large frame under way, or the server's inbox."""
         room = self._wire.room()
         self._receives = room is not None
-        return self.server.inbox if room is None else room
+        return self.server.inbox if room is None else room[:READ_BYTES]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what came and act on it, as far as this connection may."""
@@ -215,6 +215,11 @@ class Connection(asyncio.BufferedProtocol):
             self._wire.keep()
         if not self._has_input and (buffered or self.deadline_ns is not None):
             self._time_frame()
+        self._pause_or_resume()
+
+    def hold(self) -> None:
+        """Read no more of the large frame under way until it is this connection's turn."""
+        self._is_held = True
         self._pause_or_resume()
 
     def _time_frame(self) -> None:

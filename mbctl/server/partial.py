@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from mbctl.server.connection import Connection
     from mbctl.server.turns import Turns
 
-# One read brings at most this much. Frames shorter than a quarter of it are never held.
-_READ_BYTES = 256 * KIB
-FRAME_SHORT = _READ_BYTES // 4
+# One read brings at most this much, also of a frame that has room for more. Frames shorter
+# than a quarter of it are never held.
+READ_BYTES = 256 * KIB
+FRAME_SHORT = READ_BYTES // 4
 # What must come between two looks of who keeps others waiting: a quarter of what lets the
 # largest frame be complete in its time.
 _PROGRESS_BYTES = 64 * KIB
@@ -56,17 +57,35 @@ class Partial:
         """Whether ``connection`` is not to be read from for now."""
         if connection not in self._begun:
             return False
-        # Those that are tried leave a quarter for the first to be complete.
-        bound = 3 * self._limit // 4 if connection in self._tried else self._limit // 2
+        bound = self._bound_of(connection)
         is_held = self.bytes > bound and next(iter(self._begun)) is not connection
         if is_held:
-            self._tried.pop(connection, None)
-            self._held[connection] = None
-            # It is not its fault that nothing comes now.
-            self._begun[connection][1] = -1
+            self._hold(connection)
+            self._hold_others()
         else:
             self._held.pop(connection, None)
         return is_held
+
+    def _bound_of(self, connection: "Connection") -> int:
+        """Up to how many bytes in all it is read from: a quarter more where that is a try."""
+        return 3 * self._limit // 4 if connection in self._tried else self._limit // 2
+
+    def _hold(self, connection: "Connection") -> None:
+        self._tried.pop(connection, None)
+        self._held[connection] = None
+        # It is not its fault that nothing comes now.
+        self._begun[connection][1] = -1
+
+    def _hold_others(self) -> None:
+        """Hold all but the first at once: together they bring much with one more read of each."""
+        first = next(iter(self._begun))
+        if len(self._held) + (first not in self._held) == len(self._begun):
+            return
+        for connection in self._begun:
+            is_read = connection is not first and connection not in self._held
+            if is_read and self.bytes > self._bound_of(connection):
+                self._hold(connection)
+                connection.hold()
 
     def bound(self, connection: "Connection") -> None:
         """End ``connection``, which was read from last, if all together are too much."""
@@ -93,7 +112,7 @@ class Partial:
         if first in self._held:
             del self._held[first]
             self._turns.line_up(first)
-        self._let_go((self._limit // 2 - self.bytes) // _READ_BYTES)
+        self._let_go((self._limit // 2 - self.bytes) // READ_BYTES)
 
     def _let_go(self, count: int) -> None:
         for _ in range(min(count, len(self._held))):
