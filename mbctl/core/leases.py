@@ -147,12 +147,16 @@ class Leases:
 
     def add(self, first: int, next: int) -> Lease:
         """A new lease, READY and never granted."""
+        lease = self._put(first, next)
+        insort(self._ready, first)
+        return lease
+
+    def _put(self, first: int, next: int) -> Lease:
         assert first < next
         assert first not in self._by_first
         lease = Lease(self._subscription, first, next)
         self._by_first[first] = lease
         insort(self.starts, first)
-        insort(self._ready, first)
         return lease
 
     def cut(self, lease: Lease, edge: int) -> None:
@@ -203,13 +207,8 @@ class Leases:
 
     def grant_new(self, first: int, next: int, member: "Member", until_ns: int) -> None:
         """Let ``member`` have what nobody was granted yet, until the deadline."""
-        assert first < next
-        assert first not in self._by_first
-        lease = Lease(self._subscription, first, next)
-        self._by_first[first] = lease
-        # Nearly always the last one.
-        insort(self.starts, first)
-        self._lease(lease, member, until_ns)
+        # It is never READY, so it need not be put among those and taken out again.
+        self._lease(self._put(first, next), member, until_ns)
 
     def grant(self, lease: Lease, member: "Member", until_ns: int) -> None:
         """Let ``member`` have it, one delivery more, until the deadline."""

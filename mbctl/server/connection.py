@@ -206,6 +206,7 @@ class Connection(asyncio.BufferedProtocol):
                     return
                 self._has_input = self._wire.buffered > 0
                 is_empty = not self._has_input
+        # Asked anew only where it is not known: this is done with every request.
         buffered = 0 if is_empty else self._wire.buffered
         if buffered or self.buffered:
             self._count_buffered(buffered)

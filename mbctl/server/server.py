@@ -8,18 +8,16 @@ from contextlib import suppress
 
 from mbctl import __version__
 from mbctl.engine.interface import Engine, EngineStatus
-from mbctl.model import KIB, NS_PER_S, Limits, ServerStatus
+from mbctl.model import NS_PER_S, Limits, ServerStatus
 from mbctl.server.alert import Alert
 from mbctl.server.backups import Backups
 from mbctl.server.connection import Connection
 from mbctl.server.listening import Listening
-from mbctl.server.partial import Partial
+from mbctl.server.partial import READ_BYTES, Partial
 from mbctl.server.turns import Turns
 from mbctl.server.unread import Unread
 
 _SWEEP_S = 1.0
-# What is received at once, at most.
-_INBOX_BYTES = 256 * KIB
 # Descriptors left for everything that is not a client's connection; at most half of all.
 _SPARE_DESCRIPTORS = 64
 # How long a stop waits for clients to see it and close, and then to take their last replies.
@@ -57,7 +55,7 @@ class Server:
         self.backups = Backups(loop)
         self.address = ""
         self.is_stopping = False
-        self.inbox = memoryview(bytearray(_INBOX_BYTES))
+        self.inbox = memoryview(bytearray(READ_BYTES))
         """What is received comes in here; a connection copies what it does not use at once."""
         self._members: dict[bytes, Connection] = {}
         self._lingering: dict[Connection, None] = {}
