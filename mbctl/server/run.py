@@ -26,9 +26,11 @@ _FAREWELL_S = 0.5
 # How long the loop may go on when the journal's thread is back from the disk and wants to take the
 # next group there. Python's own 5 ms are longer than most writes and syncs.
 _SWITCH_S = 0.0005
-# How many new objects, and then how many looks at those, make the collector look. A request
-# leaves no cycles behind, and a connection few.
-_COLLECTOR = (10_000, 20, 50)
+# How many new objects, and then how many looks at those, make the collector look. What is kept of
+# a message is no object that it looks at, and a request leaves no cycles behind. But a subscription
+# on a cluster does: with 100,000 new objects at most, or a quarter of all, before it looks at all,
+# that is 20 MiB of memory, where ten million would be more than a machine has to spare.
+_COLLECTOR = (10_000, 5, 2)
 
 
 def run(options: ServerOptions) -> int:

@@ -5,14 +5,15 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from engine_client import Client
+from engine_client import Client, part
 from jetstream_driver import driver_of
 
 from mbctl.engine.jetstream.address import parse_address
 from mbctl.engine.jetstream.api import Api
 from mbctl.engine.jetstream.link import Link
+from mbctl.engine.jetstream.names import BUCKET
 from mbctl.engine.jetstream.options import EngineOptions
-from mbctl.engine.jetstream.topics import Topics
+from mbctl.engine.jetstream.topics import Topic, Topics
 from mbctl.errors import TopicNotFound
 from mbctl.model import Limits, TopicSettings
 
@@ -97,3 +98,49 @@ def test_topics_made_again_at_once_have_nothing_of_the_old(client: Client) -> No
         await link.close()
 
     asyncio.run(again_and_again())
+
+
+def test_a_deleted_topic_leaves_nothing_behind(client: Client) -> None:
+    kept = entries_on(client.driver.url)
+    for number in range(3):
+        topic = f"passing-{number}"
+        client.create_topic(topic)
+        client.send(b"a", b"b", topic=topic)
+        client.reader(topic=topic)
+        pulled = client.pull(topic=topic)
+        assert client.ack(part(pulled, 0), topic=topic) == 1
+        client.driver.call("delete_topic", topic)
+        client.driver.settle()
+    assert entries_on(client.driver.url) == kept
+
+
+def test_a_topic_made_meanwhile_keeps_its_name(client: Client) -> None:
+    async def late() -> None:
+        topics, link = await registry_on(client.driver.url)
+
+        async def create() -> Topic:
+            made, _ = await topics.create(
+                "orders", _SETTINGS, exist_ok=False, wall_ns=time.time_ns()
+            )
+            return made
+
+        deleted = await create()
+        await Api(link).call(f"STREAM.DELETE.{deleted.stream}")
+        made = await create()
+        await topics.unname(deleted)
+        assert (await topics.look("orders"))[0].topic_id == made.topic_id
+        await link.close()
+
+    asyncio.run(late())
+
+
+def entries_on(url: str) -> int:
+    """How many entries the bucket has."""
+
+    async def count() -> int:
+        _, link = await registry_on(url)
+        info = await Api(link).call(f"STREAM.INFO.{BUCKET}")
+        await link.close()
+        return int(info["state"]["messages"])
+
+    return asyncio.run(count())

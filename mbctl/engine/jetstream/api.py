@@ -201,9 +201,10 @@ class Api:
                 return now
         return None
 
-    async def remove(self, bucket: str, keys: str) -> None:
-        """Remove the entries of these keys."""
-        await self.call(f"STREAM.PURGE.{bucket}", {"filter": keys})
+    async def remove(self, bucket: str, keys: str, revision: int | None = None) -> None:
+        """Remove the entries of these keys; with ``revision`` none that was changed after it."""
+        newest = {} if revision is None else {"seq": revision + 1}
+        await self.call(f"STREAM.PURGE.{bucket}", {"filter": keys, **newest})
 
 
 def key_bucket(key: str) -> str:

@@ -98,6 +98,7 @@ class Publishing(Parts):
             self.tell("deleted", topic, found.topic_id)
             for keys in names.topic_keys(found.topic_id):
                 await self.api.remove(names.BUCKET, keys)
+            await self.registry.unname(found)
 
         self.answer(done, verb)
 

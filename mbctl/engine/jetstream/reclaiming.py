@@ -173,21 +173,31 @@ class Reclaiming:
             busy = {one: until for one, until in entry.busy.items() if until > now_ns}
             return TopicEntry(entry.floor, {**busy, token: now_ns + _BUSY_NS})
 
-        return (await self._change(topic, change)).floor
+        entry = await self._change(topic, change)
+        assert entry is not None
+        return entry.floor
 
     async def _retract(self, topic: Topic, token: str) -> None:
-        def change(entry: TopicEntry) -> TopicEntry:
+        def change(entry: TopicEntry) -> TopicEntry | None:
+            if token not in entry.busy:
+                # The topic is deleted, and its entry is not to come back.
+                return None
             busy = {one: until for one, until in entry.busy.items() if one != token}
             return TopicEntry(entry.floor, busy)
 
         await self._change(topic, change)
         self.soon(topic)
 
-    async def _change(self, topic: Topic, change: Callable[[TopicEntry], TopicEntry]) -> TopicEntry:
+    async def _change(
+        self, topic: Topic, change: Callable[[TopicEntry], TopicEntry | None]
+    ) -> TopicEntry | None:
+        """Change a topic's entry; the new one, or None if ``change`` wants none."""
         api, key = self._parts.api, names.topic_key(topic.topic_id)
         for _ in range(_ATTEMPTS):
             value, revision = await api.get(key, names.BUCKET)
             entry = change(entries.topic_entry(value))
+            if entry is None:
+                return None
             if await api.put(key, entries.encode(entry), revision) is not None:
                 return entry
             await asyncio.sleep(secrets.randbelow(20) / 1000)

@@ -179,6 +179,13 @@ class Topics:
             return None
         return self._learn(name, made)
 
+    async def unname(self, topic: Topic) -> None:
+        """Forget which id a topic had that is deleted, unless it has another one by now."""
+        key = names.name_key(topic.name)
+        topic_id, revision = await self._api.get(key, names.BUCKET)
+        if topic_id == str(topic.topic_id).encode():
+            await self._api.remove(names.BUCKET, key, revision)
+
     async def _check_count(self) -> None:
         page = await self._api.call("STREAM.NAMES", {"subject": names.SUBJECTS})
         if page["total"] >= self._limits.topics:
