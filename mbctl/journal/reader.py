@@ -8,6 +8,7 @@ import errno
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import cast
 
 from mbctl.batch import Buffer
 from mbctl.files import Directory, File
@@ -43,7 +44,7 @@ class Tail:
     """The batches appended last, in memory: all that are not written yet, and some more."""
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         # Of a plain dict, to find the first after many have gone is to pass over all of them.
         self._batches: OrderedDict[int, Buffer] = OrderedDict()
         self._bytes = 0
@@ -66,7 +67,7 @@ class Tail:
         self._give_up()
 
     def _give_up(self) -> None:
-        while self._bytes > self._max_bytes:
+        while self._bytes > self.max_bytes:
             place = next(iter(self._batches))
             if place >= self._written:
                 return
@@ -78,6 +79,32 @@ class Tail:
             batch = self._batches.pop(place, None)
             if batch is not None:
                 self._bytes -= memoryview(batch).nbytes
+
+
+class _Lately:
+    """The batches read from disk last, for others who read the same and are not far behind.
+
+    No place is used twice, so what is here is right as long as it is.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._batches: OrderedDict[int, Buffer] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, place: int) -> Buffer | None:
+        """The batch at ``place``, if it is here."""
+        return self._batches.get(place)
+
+    def add(self, place: int, batch: Buffer) -> None:
+        """Keep a batch, giving up those that were read first for it."""
+        if place in self._batches:
+            return
+        self._batches[place] = batch
+        self._bytes += memoryview(batch).nbytes
+        while self._bytes > self._max_bytes:
+            _, oldest = self._batches.popitem(last=False)
+            self._bytes -= memoryview(oldest).nbytes
 
 
 class _Read:
@@ -108,6 +135,7 @@ class Reader:
     ) -> None:
         self._directory = directory
         self._tail = tail
+        self._lately = _Lately(tail.max_bytes // 2)
         self._worker = worker
         self._failed = failed
         self._salt = salt
@@ -120,6 +148,11 @@ class Reader:
     def read(self, places: Sequence[int], done: Done) -> None:
         """Call ``done`` with the batches at ``places``, at once if all are in memory."""
         bodies: list[Buffer | Damaged | None] = [self._tail.get(place) for place in places]
+        if None in bodies:
+            bodies = [
+                self._lately.get(place) if body is None else body
+                for place, body in zip(places, bodies, strict=True)
+            ]
         if None not in bodies:
             done([body for body in bodies if body is not None])
             return
@@ -138,6 +171,10 @@ class Reader:
         else:
             del self._reads[read.number]
             self._call_waiting()
+            for place, at in read.missing:
+                body = read.bodies[at]
+                if body is not None and not isinstance(body, Damaged):
+                    self._lately.add(place, body)
             read.done([body for body in read.bodies if body is not None])
 
     def after_reads(self, call: Callable[[], None]) -> None:
@@ -165,11 +202,12 @@ class Reader:
 
     def _read_some(self, read: _Read) -> None:
         """Read some of what is missing, up to the bound."""
-        window = _Window(self._salt)
+        window = _Window(self._salt, read.bodies)
         while read.at < len(read.missing) and window.taken < _TURN_BYTES:
             place, at = read.missing[read.at]
-            read.bodies[at] = window.body(self._file(segment_of(place)), place)
+            window.put(at, self._file(segment_of(place)), place)
             read.at += 1
+        window.let_go()
 
     def _file(self, number: int) -> File:
         file = self._open.get(number)
@@ -190,28 +228,31 @@ class _Window:
     scattered between other topics' is not read for nothing.
     """
 
-    def __init__(self, salt: int) -> None:
+    def __init__(self, salt: int, bodies: list[Buffer | Damaged | None]) -> None:
         self._salt = salt
+        self._bodies = bodies
         self._file: File | None = None
         self._data = memoryview(b"")
         self._first = 0
         self._ahead = _AHEAD_MIN_BYTES
         self._end = 0
         """Where the record ended that was read last."""
+        self._parts: list[int] = []
+        """Which of the bodies are parts of the data."""
         self.taken = 0
         """Bytes that were read in all."""
 
-    def body(self, file: File, place: int) -> Buffer | Damaged:
-        """The batch at ``place``, which is in ``file``."""
+    def put(self, at: int, file: File, place: int) -> None:
+        """Let the batch at ``place``, which is in ``file``, be that body."""
         try:
-            return self._body(file, position_of(place))
+            self._bodies[at] = self._body(at, file, position_of(place))
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
             # A bad sector is damage like any other: it costs what is in it.
-            return Damaged(f"{file.path} cannot be read at byte {position_of(place)}")
+            self._bodies[at] = Damaged(f"{file.path} cannot be read at byte {position_of(place)}")
 
-    def _body(self, file: File, position: int) -> Buffer | Damaged:
+    def _body(self, at: int, file: File, position: int) -> Buffer | Damaged:
         head = unpack_head(self._at(file, position, HEAD_BYTES), self._salt)
         if head is not None and head.kind == LOST:
             return Damaged(f"it was given up when {file.path.parent} was repaired")
@@ -221,9 +262,16 @@ class _Window:
         if crc32c(body) != head.body_crc:
             return Damaged(f"{file.path} has a wrong checksum at byte {position}")
         self._end = position + HEAD_BYTES + head.body_size
-        body = body[: batch_size(head)]
-        # A small part that is kept would keep all of what was read.
-        return bytes(body) if 2 * len(body) < len(self._data) else body
+        self._parts.append(at)
+        return body[: batch_size(head)]
+
+    def let_go(self) -> None:
+        """Copy what is wanted of the data if it is a small part, which would keep all of it."""
+        parts = [memoryview(cast("Buffer", self._bodies[at])) for at in self._parts]
+        if 2 * sum(part.nbytes for part in parts) < len(self._data):
+            for at, part in zip(self._parts, parts, strict=True):
+                self._bodies[at] = bytes(part)
+        self._parts.clear()
 
     def _at(self, file: File, position: int, size: int) -> memoryview:
         """``size`` bytes at ``position``, as far as the file goes."""
@@ -231,6 +279,7 @@ class _Window:
         if file is not self._file or first < 0 or first + size > len(self._data):
             is_near = file is self._file and 0 <= position - self._end <= self._ahead
             self._ahead = min(2 * self._ahead, _TURN_BYTES) if is_near else _AHEAD_MIN_BYTES
+            self.let_go()
             self._data = memoryview(self._read(file, size, position))
             self.taken += len(self._data)
             self._file, self._first, first = file, position, 0

@@ -136,7 +136,7 @@ class Ledger:
 
     def pauses(self, since: float = 0.0) -> tuple[float, float]:
         """The longest time without an acknowledged send, and without a delivery, since then."""
-        return _longest(self.sent_at, since), _longest(self.read_at, since)
+        return longest_pause(self.sent_at, since), longest_pause(self.read_at, since)
 
     def check(self) -> None:
         """Assert that all was stored once, and read in order, and not after it was acknowledged."""
@@ -148,7 +148,7 @@ class Ledger:
         assert not self.out_of_order, _told(self.out_of_order, "came after later ones")
 
 
-def _longest(at: list[float], since: float) -> float:
+def longest_pause(at: list[float], since: float) -> float:
     at = at[max(0, bisect_left(at, since) - 1) :]
     return max((later - earlier for earlier, later in pairwise(at)), default=0.0)
 

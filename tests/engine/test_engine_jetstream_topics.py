@@ -4,9 +4,11 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 
+import nats
 import pytest
 from engine_client import Client, part
 from jetstream_driver import driver_of
+from nats.aio.msg import Msg
 
 from mbctl.engine.jetstream.address import parse_address
 from mbctl.engine.jetstream.api import Api
@@ -132,6 +134,32 @@ def test_a_topic_made_meanwhile_keeps_its_name(client: Client) -> None:
         await link.close()
 
     asyncio.run(late())
+
+
+def test_a_purge_that_is_tried_again_takes_nothing_that_came_after_it(client: Client) -> None:
+    asked: list[Msg] = []
+
+    async def overhear() -> nats.NATS:
+        async def note(message: Msg) -> None:
+            if BUCKET not in message.subject:
+                asked.append(message)
+
+        other = await nats.connect(client.driver.url.split(","))
+        await other.subscribe("$JS.API.STREAM.PURGE.*", cb=note)
+        await other.flush()
+        return other
+
+    other = client.driver._run(overhear())
+    client.create_topic("orders")
+    client.reader()
+    client.send(b"a")
+    assert client.purge() == 1
+    client.driver._until(lambda: bool(asked))
+    client.send(b"b")
+    # As if the first attempt had been answered when the second one was under way.
+    client.driver._run(other.request(asked[0].subject, asked[0].data))
+    assert client.pull().payloads == [b"b"]
+    client.driver._run(other.close())
 
 
 def entries_on(url: str) -> int:

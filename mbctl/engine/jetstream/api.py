@@ -14,8 +14,9 @@ from mbctl.errors import DiskFull, MbctlError, OutcomeUnknown, ServerError, Time
 
 # How long all attempts may take together: an election takes up to 9 s.
 _PATIENCE_S = 15.0
-# How long a node may take to hear of a new stream.
+# How long a node may take to hear of a new stream, and a new leader to hear of all nodes.
 _HEARD_S = 2.0
+_OFFLINE_S = 5.0
 # How long the first attempt of a change may take, the only one whose outcome is always clear.
 _PUT_S = 0.5
 
@@ -120,6 +121,20 @@ class Api:
             await attempts.pause()
 
     # --- streams and consumers ------------------------------------------------------------
+
+    async def create_stream(self, config: Json) -> Json:
+        """Make a stream, if it is not there as it is wanted; its state.
+
+        A leader that is new, or whose cluster is, may take a node for offline at first.
+        """
+        attempts = Attempts(self.link, _OFFLINE_S)
+        while True:
+            try:
+                return await self.call(f"STREAM.CREATE.{config['name']}", config)
+            except ApiError as error:
+                if "offline" not in error.description or attempts.are_over:
+                    raise
+            await attempts.pause()
 
     async def stream(self, stream: str) -> Json | None:
         """What a stream is; None if there is none."""

@@ -266,10 +266,12 @@ class Consumers:
         Raises:
             SubscriptionNotFound: there is none.
         """
+        if await self.find(topic, subscriber) is None:
+            raise SubscriptionNotFound(topic=topic.name, subscriber=subscriber)
         consumer = names.consumer_of(subscriber, topic.topic_id)
         verb = f"CONSUMER.DELETE.{topic.stream}.{consumer}"
-        if await self._parts.api.maybe(verb, None, CONSUMER_NOT_FOUND) is None:
-            raise SubscriptionNotFound(topic=topic.name, subscriber=subscriber)
+        # It was there: if it is no more, an attempt without an answer has deleted it.
+        await self._parts.api.maybe(verb, None, CONSUMER_NOT_FOUND)
         for key in (
             names.batch_key(topic.topic_id, subscriber, ">"),
             names.confirmed_key(topic.topic_id, subscriber),

@@ -12,7 +12,6 @@ import msgspec
 from mbctl.engine.interface import Runtime
 from mbctl.engine.jetstream import names
 from mbctl.engine.jetstream.api import STREAM_EXISTS, Api, ApiError, Json
-from mbctl.engine.jetstream.attempts import Attempts
 from mbctl.engine.jetstream.link import Link, Reply
 from mbctl.engine.jetstream.looking import Looking
 from mbctl.engine.jetstream.options import EngineOptions, limits_within
@@ -21,8 +20,6 @@ from mbctl.errors import InvalidArgument, MbctlError, NotSubscribed, NotSupporte
 from mbctl.model import NS_PER_S, Limits
 
 _TEND_S = 0.25
-# How long a server that is starting waits for nodes that may be starting too.
-_OFFLINE_S = 5.0
 # How long a stop waits for what was accepted.
 _CLOSE_S = 6.0
 # The oldest nats-server whose API is enough: consumers can be moved since 2.15.
@@ -186,24 +183,17 @@ async def _make_bucket(api: Api, options: EngineOptions) -> None:
         "deny_delete": True,
         "allow_direct": True,
     }
-    attempts = Attempts(api.link, _OFFLINE_S)
-    while True:
-        try:
-            await api.call(f"STREAM.CREATE.{names.BUCKET}", config)
-        except ApiError as error:
-            if error.code == STREAM_EXISTS:
-                return
-            if "offline" in error.description and not attempts.are_over:
-                # The leader of a cluster that has just begun has not heard of all others.
-                await attempts.pause()
-                continue
-            if "replicas" in error.description or error.code in (10005, 10074):
-                raise InvalidArgument(
-                    reason=f"the cluster cannot keep {options.replicas} replicas: "
-                    f"{error.description}; give --replicas as many as it has servers, or less"
-                ) from error
-            raise error.translated() from error
-        return
+    try:
+        await api.create_stream(config)
+    except ApiError as error:
+        if error.code == STREAM_EXISTS:
+            return
+        if "replicas" in error.description or error.code in (10005, 10074):
+            raise InvalidArgument(
+                reason=f"the cluster cannot keep {options.replicas} replicas: "
+                f"{error.description}; give --replicas as many as it has servers, or less"
+            ) from error
+        raise error.translated() from error
 
 
 async def _ask_sync(link: Link) -> str:

@@ -6,7 +6,7 @@ from mbctl.engine.interface import Created, Done
 from mbctl.engine.jetstream import names
 from mbctl.engine.jetstream.api import STREAM_NOT_FOUND
 from mbctl.engine.jetstream.parts import Parts
-from mbctl.errors import BatchTooLarge, MbctlError, OutcomeUnknown, ServerStopping, TopicNotFound
+from mbctl.errors import BatchTooLarge, MbctlError, OutcomeUnknown, ServerStopping
 from mbctl.model import KIB, NS_PER_MS, NS_PER_S, Receipt, TopicSettings
 
 # What goes with a batch: its id and its number in a group.
@@ -91,10 +91,9 @@ class Publishing(Parts):
 
         async def verb() -> None:
             found, _ = await self.registry.look(topic)
-            answer = await self.api.maybe(f"STREAM.DELETE.{found.stream}", None, STREAM_NOT_FOUND)
+            # It was there: if it is no more, an attempt without an answer has deleted it.
+            await self.api.maybe(f"STREAM.DELETE.{found.stream}", None, STREAM_NOT_FOUND)
             self.forget_topic(topic, found.topic_id)
-            if answer is None:
-                raise TopicNotFound(topic=topic)
             self.tell("deleted", topic, found.topic_id)
             for keys in names.topic_keys(found.topic_id):
                 await self.api.remove(names.BUCKET, keys)
@@ -106,8 +105,10 @@ class Publishing(Parts):
         """Give up all messages of a topic, read or not; how many batches that were."""
 
         async def verb() -> int:
-            found, _ = await self.registry.look(topic)
-            purged = await self.api.call(f"STREAM.PURGE.{found.stream}", {})
+            found, stream = await self.registry.look(topic)
+            # Up to there, so that another attempt takes nothing that was sent after the first.
+            until = {"seq": int(stream["state"]["last_seq"]) + 1}
+            purged = await self.api.call(f"STREAM.PURGE.{found.stream}", until)
             self.tell("purged", topic, found.topic_id)
             self.forget_held(topic, found.topic_id)
             return int(purged["purged"])

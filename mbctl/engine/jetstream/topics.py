@@ -172,7 +172,7 @@ class Topics:
         """
         topic_id = ((wall_ns // 1000) << 10) | secrets.randbits(10)
         config = self._config(name, topic_id, settings, wall_ns)
-        made = await self._api.call(f"STREAM.CREATE.{config['name']}", config)
+        made = await self._api.create_stream(config)
         key = names.name_key(name)
         if await self._api.put(key, str(topic_id).encode(), revision) is None:
             await self._delete(config["name"])
