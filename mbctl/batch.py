@@ -124,6 +124,24 @@ def encode_into(
     _encoder.encode_into(_columns(payloads, keys, headers), buffer)
 
 
+def encode_parts(payloads: Sequence[bytes]) -> list[bytes]:
+    """The bytes of a batch as ``encode`` makes them, in parts: each payload after its head."""
+    parts = [b""] * (2 * len(payloads))
+    parts[::2] = map(_bin_head, map(len, payloads))
+    parts[1::2] = payloads
+    parts[0] = bytes([_PLAIN]) + array_head(len(payloads)) + parts[0]
+    return parts
+
+
+def _bin_head(size: int) -> bytes:
+    """What ``size`` bytes begin with."""
+    if size < 256:
+        return bytes([0xC4, size])
+    if size < 65_536:
+        return b"\xc5" + size.to_bytes(2, "big")
+    return b"\xc6" + size.to_bytes(4, "big")
+
+
 def _columns(
     payloads: Sequence[bytes],
     keys: Sequence[bytes | None] | None,

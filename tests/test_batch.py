@@ -58,6 +58,15 @@ def test_batch_comes_back_as_it_was_encoded(batch: Columns) -> None:
     assert batches.validate(data) == len(batch.payloads)
 
 
+@pytest.mark.parametrize("count", [1, 15, 16, 300])
+@pytest.mark.parametrize("size", [0, 255, 256, 65_535, 65_536])
+def test_batch_in_parts_is_the_same_and_copies_no_payload(count: int, size: int) -> None:
+    payloads = [bytes([number % 256]) * size for number in range(count)]
+    parts = batches.encode_parts(payloads)
+    assert b"".join(parts) == batches.encode(payloads)
+    assert all(part is payload for part, payload in zip(parts[1::2], payloads, strict=True))
+
+
 @settings(deadline=None)
 @given(columns())
 def test_batch_is_one_array_of_columns(batch: Columns) -> None:

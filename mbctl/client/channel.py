@@ -21,6 +21,8 @@ from mbctl.wire.session import ClientSession, Fatal, Rejected
 _TIMEOUT_SLACK_S = 0.05
 # What a socket may be told to wait at most: far above any deadline, and any system takes it.
 _WAIT_MAX_S = 1_000_000.0
+# The system takes 1,024 buffers at once.
+_BUFFERS_MAX = 1000
 # Up to this size one copy costs less than to name several buffers to the system.
 _JOINED_BYTES = 4 * KIB
 _TIMEVAL = struct.Struct("ll")
@@ -87,9 +89,8 @@ class Channel:
                 self._socket.sendall(b"".join(buffers))
                 return
             self._is_brief = False
-            written = self._socket.sendmsg(buffers)
-            if written < size:
-                self._socket.sendall(memoryview(b"".join(buffers))[written:])
+            for at in range(0, len(buffers), _BUFFERS_MAX):
+                self._send_all(buffers[at : at + _BUFFERS_MAX])
         except BlockingIOError as error:
             raise deadline.timeout("writing to the server") from error
         except OSError as error:
@@ -97,6 +98,11 @@ class Channel:
             with suppress(MbctlError):
                 self.poll()
             raise self.end or lost(self._address, error) from error
+
+    def _send_all(self, buffers: Sequence[bytes | bytearray]) -> None:
+        written = self._socket.sendmsg(buffers)
+        if written < sum(map(len, buffers)):
+            self._socket.sendall(memoryview(b"".join(buffers))[written:])
 
     def read(self, deadline: Deadline) -> None:
         """Wait until something comes, and take it into ``replies``.

@@ -123,7 +123,7 @@ class Gatherer:
                 waiting.append(send)
             elif isinstance(send.answer, MbctlError):
                 self._refused.append(send)
-                self._refused_bytes += len(send.batch)
+                self._refused_bytes += send.size
             else:
                 self.sent += send.answer.count
                 self.last = send.answer
@@ -139,7 +139,7 @@ class Gatherer:
         if refused:
             raise SendFailed.of(
                 [
-                    (send.topic, batches.decode(send.batch).payloads, send.answer)
+                    (send.topic, packing.payloads_of(send.batch), send.answer)
                     for send in refused
                     if isinstance(send.answer, MbctlError)
                 ]

@@ -15,8 +15,8 @@ from mbctl.wire import messages as wire
 Payload = bytes | bytearray | memoryview | str
 Key = bytes | str
 HeadersLike = Mapping[str, str]
-Packed = bytes | bytearray
-"""A batch as it is sent."""
+Packed = bytes | bytearray | list[bytes]
+"""A batch as it is sent: in one piece, or each payload after its head."""
 StartLike = int | str | datetime | AtTime
 """A place in a topic: an offset, ``"new"``, ``"earliest"``, or a time."""
 
@@ -32,6 +32,11 @@ class TopicKeywords(TypedDict, total=False):
     when_full: WhenFull
 
 
+# Payloads of this size are sent from where they are: that takes a third less time than to copy
+# them into one piece first, and less than that is lost on naming them to the system one by one.
+LOOSE_BYTES = 8 * KIB
+# Of so many at once: the system takes 1,024 pieces.
+_LOOSE_MAX = 500
 # What a frame holds beside its batch: verb, numbers, topic; arbitrary, far above it.
 _FRAME_HEAD_BYTES = 1 * KIB
 # Far above what the server takes as a wait or delay, and it fits a request as milliseconds.
@@ -183,7 +188,9 @@ def pack(
     limits: Limits,
     buffers: Buffers | None = None,
 ) -> Packed:
-    """The bytes of a batch that the server will take, in one of ``buffers`` if it is large.
+    """The bytes of a batch that the server will take.
+
+    With ``buffers`` in one of these if it is large, or in parts if its payloads are.
 
     Raises:
         InvalidArgument: the batch is empty, or its columns differ in length.
@@ -198,14 +205,34 @@ def pack(
     if headers is not None:
         batches.check_header_sets(headers, limits)
     batch: Packed
-    if buffers is not None and len(payloads) * len(payloads[0]) >= LARGE_BYTES:
+    if buffers is not None and keys is None and headers is None and _are_large(payloads):
+        batch = batches.encode_parts(payloads)
+    elif buffers is not None and len(payloads) * len(payloads[0]) >= LARGE_BYTES:
         batch = buffers.take()
         batches.encode_into(batch, payloads, keys, headers)
     else:
         batch = batches.encode(payloads, keys, headers)
-    if len(batch) > limits.message_bytes:
+    size = size_of(batch)
+    if size > limits.message_bytes:
         batches.check_size("payload", max(map(len, payloads)), limits.message_bytes)
-    if len(batch) > limits.frame_bytes - _FRAME_HEAD_BYTES:
+    if size > limits.frame_bytes - _FRAME_HEAD_BYTES:
         limit = limits.frame_bytes - _FRAME_HEAD_BYTES
-        raise BatchTooLarge(size=len(batch), what="bytes", limit=limit)
+        raise BatchTooLarge(size=size, what="bytes", limit=limit)
     return batch
+
+
+def _are_large(payloads: list[bytes]) -> bool:
+    """Whether payloads are better not copied; the first one tells of most that they are not."""
+    if len(payloads[0]) < LOOSE_BYTES or len(payloads) > _LOOSE_MAX:
+        return False
+    return sum(map(len, payloads)) >= LOOSE_BYTES * len(payloads)
+
+
+def size_of(batch: Packed) -> int:
+    """The bytes of a batch."""
+    return sum(map(len, batch)) if type(batch) is list else len(batch)
+
+
+def payloads_of(batch: Packed) -> list[bytes]:
+    """The payloads of a batch."""
+    return batch[1::2] if isinstance(batch, list) else batches.decode(batch).payloads

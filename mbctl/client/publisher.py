@@ -83,12 +83,12 @@ class Publisher(PublisherBase, SyncClient):
             ConnectionLost: it could not be sent at all.
         """
         payload = packing.to_bytes(payload)
-        if key is None and headers is None and len(payload) <= self.limits.message_bytes:
+        if key is None and headers is None and len(payload) < packing.LOOSE_BYTES:
             batch: Packed = batches.encode([payload])
         else:
             keys = None if key is None else packing.to_keys([key])
             pairs = None if headers is None else packing.to_headers([headers])
-            batch = packing.pack([payload], keys, pairs, self.limits)
+            batch = packing.pack([payload], keys, pairs, self.limits, self._buffers)
         return self._sent(topic, batch, 1)
 
     def send_many(
@@ -208,14 +208,14 @@ class Publisher(PublisherBase, SyncClient):
 
     def _write_queued(self, channel: Channel, deadline: Deadline) -> None:
         """Write what is queued, as far as the window has room, or enough of it."""
-        frames: list[Packed] = []
+        frames: list[bytes | bytearray] = []
         size = 0
         while self._queue and size < _WRITE_BYTES and not self._window.is_full(self.limits):
             send = self._number_first()
             # A new connection has written it already, if an earlier attempt was interrupted.
             if send is not None and send.first_tried is None:
                 frames += self._frame_of(send)
-                size += len(send.batch)
+                size += send.size
         if frames:
             channel.write(frames, deadline)
 

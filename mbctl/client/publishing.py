@@ -8,7 +8,6 @@ from weakref import WeakSet
 from mbctl.client.base import ClientBase
 from mbctl.client.buffers import Buffers
 from mbctl.client.gathering import Gatherer
-from mbctl.client.packing import Packed
 from mbctl.client.window import PendingSend, SendWindow
 from mbctl.errors import OutcomeUnknown, from_wire
 from mbctl.model import check_name
@@ -42,7 +41,7 @@ class PublisherBase(ClientBase):
         if isinstance(replies[1], wire.Error):
             raise from_wire(replies[1].code, replies[1].details)
 
-    def _frame_of(self, send: PendingSend) -> list[Packed]:
+    def _frame_of(self, send: PendingSend) -> list[bytes | bytearray]:
         """``send`` as it goes out now, under a new id."""
         now = time.monotonic()
         id_ = next(self._ids)

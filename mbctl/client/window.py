@@ -6,7 +6,7 @@ Pure: it numbers, keeps and answers; the face that owns it does the writing and 
 from collections.abc import Callable, Iterator
 
 from mbctl.client.buffers import Buffers
-from mbctl.client.packing import Packed
+from mbctl.client.packing import Packed, size_of
 from mbctl.errors import MbctlError
 from mbctl.model import Limits, Receipt
 
@@ -14,13 +14,25 @@ from mbctl.model import Limits, Receipt
 class PendingSend:
     """One numbered send. It is answered when ``answer`` is set."""
 
-    __slots__ = ("answer", "batch", "count", "first_tried", "id", "sequence", "told", "topic")
+    __slots__ = (
+        "answer",
+        "batch",
+        "count",
+        "first_tried",
+        "id",
+        "sequence",
+        "size",
+        "told",
+        "topic",
+    )
 
     def __init__(self, topic: str, batch: Packed, count: int) -> None:
         self.sequence = 0
         """Its number in the session, from 1 up; 0 until it has one."""
         self.topic = topic
         self.batch = batch
+        self.size = size_of(batch)
+        """Its bytes."""
         self.count = count
         self.id = 0
         """The request's id on the present connection."""
@@ -76,7 +88,7 @@ class SendWindow:
         assert send.sequence == 0
         self._sequence += 1
         self._pending[self._sequence] = send
-        self._bytes += len(send.batch)
+        self._bytes += send.size
         send.sequence = self._sequence
 
     def written(self, send: PendingSend, id: int, now: float) -> None:
@@ -110,12 +122,12 @@ class SendWindow:
         """Forget ``send``: it is answered, or nobody will ask any more."""
         if self._pending.pop(send.sequence, None) is not None:
             self._by_id.pop(send.id, None)
-            self._bytes -= len(send.batch)
+            self._bytes -= send.size
 
     def abandon(self, send: PendingSend) -> None:
         """Do not repeat ``send``; until it is answered it counts as in flight."""
         if self._pending.pop(send.sequence, None) is not None:
-            self._bytes -= len(send.batch)
+            self._bytes -= send.size
 
     def disconnected(self) -> None:
         """Note that no send gets an answer on the connection that it was written to."""

@@ -444,11 +444,16 @@ def encode(message: Message) -> bytes:
 
 
 def encode_send(
-    id: int, topic: str, sequence: int, age_ms: int, batch: bytes | bytearray
+    id: int, topic: str, sequence: int, age_ms: int, batch: bytes | bytearray | list[bytes]
 ) -> list[bytes | bytearray]:
-    """A ``send`` as one frame in two buffers, the second being ``batch`` itself, not a copy."""
+    """A ``send`` as one frame in several buffers: what is before ``batch``, and that, not copied.
+
+    A batch may be in parts.
+    """
     # An empty Raw packs to nothing, so this is the message up to where the batch begins.
     head = _encoder.encode(Send(id, topic, sequence, age_ms, _NOTHING))
+    if isinstance(batch, list):
+        return [HEAD.pack(len(head) + sum(map(len, batch))) + head, *batch]
     return [HEAD.pack(len(head) + len(batch)) + head, batch]
 
 

@@ -79,6 +79,21 @@ def test_a_send_is_stored_once_wherever_the_connection_is_cut(
     assert proxy.cuts > len(cuts) // step * 0.9
 
 
+def test_large_messages_are_stored_once_wherever_the_connection_is_cut(
+    proxy: CuttingProxy, topic: str, ledger: list[bytes]
+) -> None:
+    with Publisher(proxy.address) as publisher:
+        publisher.create_topic(topic)
+        for cut in range(0, 40_000, 1_999):
+            payloads = [b"%06d" % cut * 1_500 for _ in range(4)]
+            proxy.cut_after(up=cut)
+            with publisher.pipeline() as pipe:
+                pipe.send_many(topic, payloads[:2])
+                pipe.send_many(topic, payloads[2:])
+            ledger += payloads
+    assert proxy.cuts > 15
+
+
 @pytest.mark.parametrize("direction", ["up", "down"])
 def test_a_publisher_registers_wherever_the_connection_is_cut(
     direction: str, proxy: CuttingProxy, topic: str, ledger: list[bytes]

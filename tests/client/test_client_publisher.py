@@ -1,5 +1,6 @@
 """Sending at a real server: receipts, refusals, pipelines, threads and limits."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -342,6 +343,31 @@ def test_a_pipeline_ends_with_what_was_refused(publisher: Publisher, topic: str)
 def test_leaving_a_pipeline_raises_when_something_was_refused(publisher: Publisher) -> None:
     with pytest.raises(SendFailed), publisher.pipeline() as pipe:
         pipe.send("no-such-topic", b"a")
+
+
+def test_large_messages_arrive_as_they_are_and_come_back_if_they_are_refused(
+    publisher: Publisher, topic: str
+) -> None:
+    small, large = [os.urandom(100)], [os.urandom(size) for size in (8192, 70_000, 1_000_000)]
+    publisher.create_topic(topic)
+    for payload in large:
+        publisher.send(topic, payload)
+    publisher.send_many(topic, large + small)
+    # More pieces than the system takes at once.
+    many = [large[0]] * 700
+    with publisher.pipeline() as pipe:
+        for payload in many:
+            pipe.send(topic, payload)
+        pipe.send_many(topic, small + large)
+    with pytest.raises(SendFailed) as failure, publisher.pipeline() as pipe:
+        pipe.send_many("missing", large)
+    assert [payloads for _, payloads, _ in failure.value.refused] == [large]
+    with Subscriber(publisher.server, name="large") as subscriber:
+        subscriber.subscribe(topic, start="earliest")
+        got: list[bytes] = []
+        while batch := subscriber.pull(topic, wait=0):
+            got += batch.payloads
+    assert got == [*large, *large, *small, *many, *small, *large]
 
 
 def test_a_pipeline_that_is_refused_very_much_stops(

@@ -17,7 +17,7 @@ from typing import TypeVar, cast
 from mbctl import forks
 from mbctl.client.address import Address, lost
 from mbctl.client.deadline import Deadline
-from mbctl.client.packing import Packed, to_frame
+from mbctl.client.packing import to_frame
 from mbctl.errors import ConnectionLost, InvalidArgument, MbctlError, from_wire
 from mbctl.model import MIB, Limits
 from mbctl.wire import messages as wire
@@ -45,7 +45,7 @@ class Connection(asyncio.Protocol):
         self._session = ClientSession()
         self._transport: asyncio.Transport | None = None
         self._takers: dict[int, Taker] = {}
-        self._out: list[Packed] = []
+        self._out: list[bytes | bytearray] = []
         self._out_bytes = 0
         self._is_paused = False
         self._writers: list[asyncio.Future[None]] = []
@@ -131,7 +131,7 @@ class Connection(asyncio.Protocol):
         """Whether who has something to send should wait until it is not."""
         return self._is_paused or self._out_bytes > _OUTPUT_HIGH
 
-    def post(self, id_: int, frame: list[Packed], taker: Taker) -> None:
+    def post(self, id_: int, frame: list[bytes | bytearray], taker: Taker) -> None:
         """Queue the request ``id_``; ``taker`` is told its reply. To be called while open."""
         assert self.end is None
         assert id_ not in self._takers
