@@ -49,9 +49,13 @@ from mbctl.journal.worker import Loop, ThreadWorker, Timer, Worker
 from mbctl.model import KIB, LIMITS, MIB, NS_PER_MS
 
 # A group is written without a thread if it is the only one, this small, and syncs have
-# lately taken less than this: the way to a thread and back takes as long.
+# lately taken less than this: the way to a thread and back takes 150 to 250 us, and others are
+# kept waiting for no longer than they would not mind.
 _INLINE_BYTES = 64 * KIB
-_INLINE_NS = 300_000
+_INLINE_NS = 500_000
+# More than this no sync counts: one in a hundred takes twenty times as long as most, and says
+# nothing of the next.
+_SYNC_NS_MAX = 2 * _INLINE_NS
 # A group larger than this is given to the thread while it is at another one.
 _AHEAD_BYTES = 512 * KIB
 # How much the newest sync counts in how long they lately took: a quarter.
@@ -426,7 +430,7 @@ class DiskJournal:
         syncs, sync_ns, sealed = outcome
         self.syncs += syncs
         if self._is_synced and syncs and group.size <= _INLINE_BYTES:
-            self._sync_ns += (sync_ns - self._sync_ns) // _SYNC_SHARE
+            self._sync_ns += (min(sync_ns, _SYNC_NS_MAX) - self._sync_ns) // _SYNC_SHARE
         if group.end:
             self._written_place = group.end
             self._tail.wrote_to(group.end)
