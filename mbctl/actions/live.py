@@ -26,7 +26,7 @@ _PLAIN_WIDTH = 120
 _PLAIN_HEIGHT = 10_000
 
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
-_HOME, _CLEAR_LINE, _CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
+_HOME, _CLEAR_LINE, _CLEAR_REST = "\x1b[H", "\x1b[2K", "\x1b[J"
 
 
 def can_draw(output: Output) -> bool:
@@ -105,8 +105,11 @@ def _draw(output: Output, sample: Sample | None, view: View) -> None:
     # The keys stand at the bottom, whatever there is above them.
     blank = max(0, size.lines - len(lines))
     lines = [*lines[:-1], *[""] * blank, lines[-1]][: size.lines]
-    drawn = f"{_CLEAR_LINE}\r\n".join(lines)
-    output.write_text(f"{_HOME}{drawn}{_CLEAR_REST}")
+    # Cleared before it is written: behind a line as wide as the terminal the cursor stands on the
+    # last character.
+    *others, last = lines
+    drawn = "".join(f"{_CLEAR_LINE}{line}\r\n" for line in others)
+    output.write_text(f"{_HOME}{drawn}{_CLEAR_REST}{last}")
     output.flush()
 
 

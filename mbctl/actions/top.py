@@ -1,8 +1,9 @@
 """The live picture of a server: what it shows is a pure function of a sample and a view."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
-from typing import Literal, get_args
+from itertools import repeat
+from typing import Literal, NamedTuple, get_args
 
 import msgspec
 
@@ -17,8 +18,9 @@ _BOLD, _DIM, _REVERSE, _RED, _YELLOW, _RESET = (
 )
 _BARS, _ASCII_BARS = "▁▂▃▄▅▆▇█", ".:-=+*#@"
 _SPARK_WIDTH = 12
-# A narrower terminal needs the room for names.
+# A narrower terminal needs the room for names, and leaves columns out until these have so much.
 _SPARK_COLUMNS_MIN = 90
+_NAME_COLUMNS_MIN = 16
 _HEAD_LINES = 3
 _GAPS_HEIGHT_MIN = 16
 _SIZE_SHARE_WARNED = 0.8
@@ -124,6 +126,15 @@ def _subscription_order(sort: Sort) -> Callable[[SubscriptionLine], tuple[float,
     return order
 
 
+class _Column(NamedTuple):
+    """A column of a table; the smaller its rank, the narrower a terminal still has it."""
+
+    title: str
+    width: int
+    rank: int
+    cells: list[str]
+
+
 class _Painter:
     """Lines of one width, in the colours of one view."""
 
@@ -169,41 +180,63 @@ class _Painter:
         ]
 
     def topics(self, lines: list[TopicLine], room: int) -> list[str]:
-        drawn = _SPARK_WIDTH if self._width >= _SPARK_COLUMNS_MIN else 0
-        names = [line.topic for line in lines[:room]]
-        name_width = self._name_width(names, "TOPIC", 62 + drawn)
-        title = (
-            f" {'TOPIC':{name_width}} {'IN/S':>9} {'':{drawn}} {'MESSAGES':>11}"
-            f" {'SIZE':>10} {'LAG':>11}  HELD BY"
-        )
-        shown = [self._paint(_BOLD, self.cut(title))]
-        for line in lines[:room]:
-            held = text.escape(line.held_by or "-")
-            written = (
-                f" {_fit(line.topic, name_width)} {_rate(line.messages_in_per_s):>9}"
-                f" {self.spark(line.recent)[:drawn]} {line.messages:>11,}"
-                f" {text.size(line.bytes):>10}"
-                f" {line.lag:>11,}  {held}"
-            )
-            shown.append(self.cut(written))
-        return self._with_rest(shown, len(lines) - room, "topic")
+        shown = lines[:room]
+        columns = [
+            _Column("IN/S", 9, 1, [_rate(line.messages_in_per_s) for line in shown]),
+            _Column("MESSAGES", 11, 3, [f"{line.messages:,}" for line in shown]),
+            _Column("SIZE", 10, 4, [text.size(line.bytes) for line in shown]),
+            _Column("LAG", 11, 0, [f"{line.lag:,}" for line in shown]),
+            _Column("HELD BY", 14, 2, [text.escape(line.held_by or "-") for line in shown]),
+        ]
+        if self._width >= _SPARK_COLUMNS_MIN:
+            sparks = [self.spark(line.recent) for line in shown]
+            columns.insert(1, _Column("", _SPARK_WIDTH, 5, sparks))
+        written = self._table("TOPIC", [line.topic for line in shown], columns)
+        return self._with_rest(written, len(lines) - room, "topic")
 
     def subscriptions(self, lines: list[SubscriptionLine], room: int, sample: Sample) -> list[str]:
-        names = [f"{line.topic} {line.subscriber}" for line in lines[:room]]
-        name_width = self._name_width(names, "SUBSCRIPTION", 58)
-        title = (
-            f" {'SUBSCRIPTION':{name_width}} {'READ/S':>9} {'LAG':>11} {'LEASED':>9}"
-            f" {'PARKED':>8}  LAST PULL"
-        )
-        shown = [self._paint(_BOLD, self.cut(title))]
-        for line, name in zip(lines[:room], names, strict=True):
-            written = (
-                f" {_fit(name, name_width)} {_rate(line.messages_out_per_s):>9} {line.lag:>11,}"
-                f" {line.leased:>9,} {line.parked:>8,}  {text.ago(line.last_pull, sample.time)}"
-            )
+        shown = lines[:room]
+        pulled = [text.ago(line.last_pull, sample.time) for line in shown]
+        columns = [
+            _Column("READ/S", 9, 1, [_rate(line.messages_out_per_s) for line in shown]),
+            _Column("LAG", 11, 0, [f"{line.lag:,}" for line in shown]),
+            _Column("LEASED", 9, 3, [f"{line.leased:,}" for line in shown]),
+            _Column("PARKED", 8, 4, [f"{line.parked:,}" for line in shown]),
+            _Column("LAST PULL", 14, 2, pulled),
+        ]
+        names = [f"{line.topic} {line.subscriber}" for line in shown]
+        head, *written = self._table("SUBSCRIPTION", names, columns)
+        for at, line in enumerate(shown):
             is_stuck = line.lag > 0 and line.messages_out_per_s == 0 and line.durable
-            shown.append(self._paint(_YELLOW if is_stuck else "", self.cut(written)))
-        return self._with_rest(shown, len(lines) - room, "subscription")
+            written[at] = self._paint(_YELLOW if is_stuck else "", written[at])
+        return self._with_rest([head, *written], len(lines) - room, "subscription")
+
+    def _table(self, title: str, names: list[str], columns: list[_Column]) -> list[str]:
+        """A head and a line for each name, with the columns that there is room for beside it.
+
+        The last column is text, which begins where a number would end, and may go on.
+        """
+        longest = max([len(title), *map(len, names)])
+        last, kept = columns[-1], list(columns)
+        while kept and self._room_beside(kept) < min(longest, _NAME_COLUMNS_MIN):
+            kept.remove(max(kept, key=lambda column: column.rank))
+        name_width = max(len(title), min(longest, self._room_beside(kept)))
+
+        def line(name: str, cells: Iterable[str]) -> str:
+            written = [f" {_fit(name, name_width)}"]
+            for column, cell in zip(kept, cells, strict=True):
+                written.append(f"  {cell}" if column is last else f" {cell:>{column.width}}")
+            return self.cut("".join(written))
+
+        rows = zip(*(column.cells for column in kept), strict=True) if kept else repeat(())
+        return [
+            self._paint(_BOLD, line(title, [column.title for column in kept])),
+            *(line(name, cells) for name, cells in zip(names, rows, strict=False)),
+        ]
+
+    def _room_beside(self, columns: list[_Column]) -> int:
+        """The width that these columns leave for names."""
+        return self._width - 1 - sum(column.width + 1 for column in columns)
 
     def keys(self) -> str:
         view = self._view
@@ -222,10 +255,6 @@ class _Painter:
         most = max(shown, default=0.0)
         drawn = [bars[min(7, int(8 * rate / most))] if most and rate else " " for rate in shown]
         return "".join(drawn).rjust(_SPARK_WIDTH)
-
-    def _name_width(self, names: list[str], title: str, others: int) -> int:
-        longest = max([len(title), *map(len, names)])
-        return max(len(title), min(longest, self._width - others))
 
     def _with_rest(self, shown: list[str], left: int, noun: str) -> list[str]:
         if left > 0:

@@ -1,11 +1,14 @@
 """The live picture: what it shows of a sample, and what keys change."""
 
+import io
 import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mbctl.actions import live
+from mbctl.actions.output import Output
 from mbctl.actions.samples import Sample, SubscriptionLine, TopicLine, skew_s
 from mbctl.actions.top import SORTS, View, frame
 from mbctl.model import NS_PER_S, ServerStatus
@@ -188,6 +191,40 @@ def test_no_line_is_wider_than_the_terminal(width: int, height: int, names: list
     look = sample([topic(n, lag=10**9) for n in names], [subscription(n, n) for n in names])
     for line in shown(look, View("127.0.0.1:5555"), width=width, height=height):
         assert len(line) <= width
+
+
+@pytest.mark.parametrize(
+    ("width", "topics", "subscriptions"),
+    [
+        (40, ["IN/S", "LAG"], ["READ/S", "LAG"]),
+        (60, ["IN/S", "MESSAGES", "LAG", "HELD"], ["READ/S", "LAG", "LAST"]),
+        (80, ["IN/S", "MESSAGES", "SIZE", "LAG", "HELD"], ["READ/S", "LAG", "LEASED", "PARKED"]),
+    ],
+)
+def test_narrow_picture_leaves_out_what_matters_least(
+    width: int, topics: list[str], subscriptions: list[str]
+) -> None:
+    lines = shown(LOOK, View("x"), width=width)
+    for first, wanted in (("TOPIC", topics), ("SUBSCRIPTION", subscriptions)):
+        (head,) = [line.split() for line in lines if line.startswith(f" {first}")]
+        assert head[1 : 1 + len(wanted)] == wanted
+    assert any(line.startswith(" orders billing ") and " 7" in line for line in lines)
+
+
+def test_nothing_is_cleared_behind_a_line_as_wide_as_the_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # There a terminal's cursor stands on the last character, which would go with it.
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("LINES", "12")
+    written = io.BytesIO()
+    with io.TextIOWrapper(written, encoding="utf-8", newline="") as stream:
+        live._draw(Output(color="never", stdout=stream), LOOK, View("x", color=False))
+        lines = written.getvalue().decode().split("\r\n")
+    assert len(lines) == 12
+    assert any(len(re.sub(r"\x1b\[[0-9]*[A-Z]", "", line)) == 40 for line in lines)
+    for line in lines:
+        assert re.fullmatch(r"(\x1b\[H)?\x1b\[(2K|J)[^\x1b]*", line)
 
 
 def test_clock_of_the_server_is_compared_with_ours() -> None:
