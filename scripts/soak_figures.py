@@ -291,8 +291,8 @@ def page_of(figures: dict[str, Any]) -> str:
         "# A server that is used for long",
         "",
         f"`python scripts/soak_figures.py`, on a machine with {cores} cores that others used too.",
-        "All that makes and ends something comes at once, at nine clients. What a server keeps for",
-        "a while, as the last answers to each publisher for eleven minutes, is there after the first",
+        "All that makes and ends something comes at once, at nine clients. What a server keeps",
+        "for a while, as the last answers to each publisher for eleven minutes, is there after a",
         "third; growth is the median of the last third over that of the second.",
         "[soak.json](soak.json) has each sample.",
     ]
