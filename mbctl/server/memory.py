@@ -9,11 +9,16 @@ from mbctl.model import MIB
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
 
-def keep_freed_memory() -> None:
+# What stays with the process: where all is on disk that is kept, what is under way at most times;
+# where it is in memory, a backlog that comes and goes too.
+_KEPT_BYTES, _KEPT_IN_MEMORY_BYTES = 64 * MIB, 256 * MIB
+
+
+def keep_freed_memory(*, is_in_memory: bool) -> None:
     """Let memory that is freed be used again, instead of giving it to the system and asking anew.
 
     glibc gives back large blocks at once. The next frame then is received into pages that the
-    system has to make first, which takes ten times as long as to receive it. Up to 64 MiB stay
+    system has to make first, which takes ten times as long as to receive it. Some of it stays
     with the process for that. Elsewhere than with glibc nothing changes.
     """
     if sys.platform != "linux":
@@ -23,5 +28,5 @@ def keep_freed_memory() -> None:
     except (OSError, AttributeError):
         return
     mallopt(_M_MMAP_THRESHOLD, 32 * MIB)
-    mallopt(_M_TRIM_THRESHOLD, 64 * MIB)
+    mallopt(_M_TRIM_THRESHOLD, _KEPT_IN_MEMORY_BYTES if is_in_memory else _KEPT_BYTES)
     mallopt(_M_TOP_PAD, 4 * MIB)

@@ -49,7 +49,7 @@ def run(options: ServerOptions) -> int:
     os.umask(0o077)
     log.configure(options.log_format)
     _raise_descriptor_limit()
-    keep_freed_memory()
+    keep_freed_memory(is_in_memory=options.memory)
     sys.setswitchinterval(_SWITCH_S)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_serve(options))
