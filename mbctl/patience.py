@@ -11,25 +11,27 @@ import os
 # Beyond this to sleep costs less than to look. A lone send and its answer take less, also when it
 # is synced and both sides have to be woken for it. Measured.
 _MOST_NS = 150_000
-# After looking in vain, so many inputs pass before another try: it takes 2 us of each.
+# When looking does not pay, so many inputs pass before another try: it takes 1 us of each.
 _TRIED_EVERY = 128
+# Each look that paid allows for one in vain, at most so many: it goes on where most looks pay.
+_CREDIT_MAX = 4
 
 
 class Patience:
     """Learns from the last looks whether the next one pays."""
 
-    __slots__ = ("_may_look", "_ns", "_passed")
+    __slots__ = ("_credit", "_may_look", "_passed")
 
     def __init__(self) -> None:
         # On a single core nobody else could bring any input meanwhile.
         self._may_look = _cores() > 1
-        self._ns = 0
+        self._credit = 0
         self._passed = 0
 
     def ns(self) -> int:
         """For how many nanoseconds to look now; 0 for not at all."""
-        if self._ns:
-            return self._ns
+        if self._credit:
+            return _MOST_NS
         if not self._may_look:
             return 0
         self._passed = (self._passed + 1) % _TRIED_EVERY
@@ -37,12 +39,13 @@ class Patience:
 
     def paid(self) -> None:
         """Note that something came while looking."""
-        if self._may_look:
-            self._ns = _MOST_NS
+        if self._may_look and self._credit < _CREDIT_MAX:
+            self._credit += 1
 
     def failed(self) -> None:
-        """Note that nothing came: once is an accident, twice is not."""
-        self._ns = _MOST_NS // 2 if self._ns == _MOST_NS else 0
+        """Note that nothing came."""
+        if self._credit:
+            self._credit -= 1
 
 
 def _cores() -> int:

@@ -30,12 +30,25 @@ def test_it_looks_every_time_while_that_pays() -> None:
         learning.paid()
 
 
-def test_one_look_in_vain_makes_the_next_shorter_and_two_end_it() -> None:
+def test_it_goes_on_looking_where_most_looks_pay() -> None:
     learning = Patience()
     learning.paid()
-    learning.failed()
-    assert 0 < learning.ns() < patience._MOST_NS
-    learning.failed()
+    for _ in range(100):
+        for _ in range(3):
+            assert learning.ns()
+            learning.paid()
+        for _ in range(2):
+            assert learning.ns()
+            learning.failed()
+
+
+def test_it_ends_after_some_looks_in_vain() -> None:
+    learning = Patience()
+    for _ in range(100):
+        learning.paid()
+    for _ in range(patience._CREDIT_MAX):
+        assert learning.ns()
+        learning.failed()
     assert not any(looks(learning, patience._TRIED_EVERY - 1))
 
 

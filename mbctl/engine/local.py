@@ -58,8 +58,8 @@ class LocalEngine(Publishing, Subscribing, Looking):
             self._begin_with(restore(self.core, recovered, runtime.now_ns()))
 
     def is_storing(self) -> bool:
-        """Whether something is on its way to the disk."""
-        return bool(self._turns.under_way)
+        """Whether something is on its way to the disk, or goes there next."""
+        return self._turns.are_storing
 
     def _begin_with(self, restored: Restored) -> None:
         self.clamped = restored.clamped

@@ -74,6 +74,11 @@ class Turns:
         # until then.
         self._postponed: list[Trimmed] = []
 
+    @property
+    def are_storing(self) -> bool:
+        """Whether something is on its way to the disk, or goes there next."""
+        return bool(self.under_way) or (self._is_due and not self._is_free)
+
     def answer_when_durable(self, done: Done[T], answer: T) -> None:
         """Call ``done`` when all that happened so far is durable."""
         if self._is_failed:
