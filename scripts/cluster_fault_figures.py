@@ -149,7 +149,7 @@ def times_of(rounds: list[Round]) -> Iterator[str]:
             sending = max(fault.sending_pause_s for fault in some)
             reading = max(fault.reading_pause_s for fault in some)
             leaderless = max(fault.leaderless_s for fault in some)
-            added = max(fault.longest_s - fault.leaderless_s for fault in some)
+            added = max(0.0, *(fault.longest_s - fault.leaderless_s for fault in some))
             times = (back[len(back) // 2], back[-1], sending, reading, leaderless, added)
             yield f"| {name} | {' | '.join(f'{seconds:.1f}' for seconds in times)} |"
 

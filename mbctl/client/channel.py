@@ -116,7 +116,11 @@ class Channel:
             raise self.end
         try:
             self._wait_at_most(deadline.remaining)
-            self._take(self._found() or self._receive())
+            began_ns = time.monotonic_ns()
+            count = self._found() or self._receive()
+            if self._is_brief:
+                self._patience.took(time.monotonic_ns() - began_ns)
+            self._take(count)
         except BlockingIOError as error:
             raise deadline.timeout("the answer") from error
         except OSError as error:
@@ -159,6 +163,9 @@ class Channel:
         look_ns = self._patience.ns() if self._is_brief else 0
         if not look_ns:
             return 0
+        if nap_s := self._patience.nap_s:
+            # To be woken costs as much as what is looked for; half of it is as good as never over.
+            time.sleep(nap_s)
         until_ns = time.monotonic_ns() + look_ns
         room = self._session.room()
         assert room is not None
