@@ -240,7 +240,9 @@ def is_temporary(code: int) -> bool:
 
 
 def _is_temporary(body: bytes) -> bool:
-    if b'"error"' not in body[:400]:
+    # What is asked for directly comes as it was sent, and may have anything in it: no batch begins
+    # as an object of JSON does.
+    if body[:1] != b"{" or b'"error"' not in body[:400]:
         return False
     answer: Json = msgspec.json.decode(body)
     return is_temporary((answer.get("error") or {}).get("err_code", 0))
