@@ -1,11 +1,13 @@
 """What happens at a jetstream engine while something else is under way, or is refused."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 
 import pytest
 from engine_client import Client
 from jetstream_driver import JetStreamDriver
 
+from mbctl.engine.jetstream.names import BUCKET
 from mbctl.model import AtTime
 
 pytestmark = pytest.mark.slow
@@ -23,3 +25,31 @@ def test_message_that_looks_like_an_error_is_found_by_its_time(client: Client) -
     client.reader()
     sent = client.send(b'{"level": "error"}')
     assert client.seek(AtTime(0)).offset == sent.offset
+
+
+def test_acknowledgements_that_come_while_others_are_stored_all_count(client: Client) -> None:
+    client.create_topic("orders")
+    client.reader()
+    kept = entries_of_batches(client)
+    client.send(*(b"%d" % number for number in range(40)))
+    got = client.pull()
+    topic_id, counts = client.topic_ids["orders"], []
+
+    async def acknowledge() -> None:
+        for offset in got.offsets:
+            one = [(offset, offset + 1)]
+            client.driver.engine.ack(b"a", "orders", topic_id, one, counts.append)
+            # So long that each finds another one at another step.
+            await asyncio.sleep(0.0003)
+
+    client.driver._run(acknowledge())
+    client.driver._until(lambda: len(counts) == len(got))
+    assert counts == [1] * len(got)
+    assert entries_of_batches(client) == kept
+
+
+def entries_of_batches(client: Client) -> int:
+    """How many batches have an entry of what was done with a part of them."""
+    request = {"subjects_filter": "$KV.mbctl.batch.>"}
+    info = client.driver._run(client.driver.engine.api.call(f"STREAM.INFO.{BUCKET}", request))
+    return len(info["state"].get("subjects") or ())

@@ -30,6 +30,16 @@ _PATIENCE_S = 25.0
 _PARKED_S = 3600
 
 
+class _Turns:
+    """Who stores something of one batch, and how many wait for that or do it."""
+
+    __slots__ = ("count", "lock")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.count = 0
+
+
 class Keeping:
     """The changes of one reader's batches that JetStream is told of."""
 
@@ -40,7 +50,7 @@ class Keeping:
         self._put_off: dict[int, int] = {}
         """What was given back to be delivered later, and until when it is not missed."""
         self._giving_back = 0
-        self._storing: dict[int, asyncio.Lock] = {}
+        self._storing: dict[int, _Turns] = {}
         self._moving: dict[int, Held] = {}
 
     @property
@@ -93,13 +103,20 @@ class Keeping:
                 await asyncio.gather(noted, self._settled(held, b"+ACK"))
             else:
                 await self._settled(held, b"+ACK")
-            if held.revision:
-                key = names.batch_key(reader.topic.topic_id, reader.subscriber, held.sequence)
-                await reader.parts.api.remove(names.BUCKET, key)
+            await self._remove_entry(held)
         finally:
             self._left(held)
         if reader.is_durable:
             reader.parts.reclaiming.soon(reader.topic)
+
+    async def _remove_entry(self, held: Held) -> None:
+        """Remove what was stored of a batch, after what is being stored of it."""
+        reader = self._reader
+        async with self._locked(held):
+            if held.revision:
+                key = names.batch_key(reader.topic.topic_id, reader.subscriber, held.sequence)
+                # A late attempt takes nothing that is stored after the subscription was moved.
+                await reader.parts.api.remove(names.BUCKET, key, held.revision)
 
     async def _settled(self, held: Held, what: bytes) -> None:
         """Tell JetStream what is to become of a batch, until it confirms that."""
@@ -126,6 +143,11 @@ class Keeping:
         reader = self._reader
         key = names.batch_key(reader.topic.topic_id, reader.subscriber, held.sequence)
         async with self._locked(held):
+            if held.is_done:
+                # The rest was acknowledged meanwhile, and its entry is not to come back.
+                if reader.is_durable:
+                    await reader.confirmed.note(held.sequence)
+                return True
             put_off_ns = reader.parts.runtime.wall_ns() + delay_ns if delay_ns else 0
             entry = held.entry(put_off_ns)
             if entry is None or entry == held.stored:
@@ -142,13 +164,16 @@ class Keeping:
 
     @asynccontextmanager
     async def _locked(self, held: Held) -> "AsyncIterator[None]":
-        lock = self._storing.setdefault(held.sequence, asyncio.Lock())
+        turns = self._storing.setdefault(held.sequence, _Turns())
+        turns.count += 1
         try:
-            async with lock:
+            async with turns.lock:
                 yield
         finally:
-            if not lock.locked():
-                self._storing.pop(held.sequence, None)
+            turns.count -= 1
+            if not turns.count:
+                # Whoever came meanwhile had to find the same lock, or two would store at once.
+                del self._storing[held.sequence]
 
     # --- giving back ----------------------------------------------------------------------
 
