@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable, Iterator
 
 import pytest
-from engine_client import Client
+from engine_client import Client, Messages
 from jetstream_driver import JetStreamDriver
 
+from mbctl.engine.jetstream.api import Json
 from mbctl.engine.jetstream.names import BUCKET
 from mbctl.model import AtTime
 
@@ -53,3 +54,39 @@ def entries_of_batches(client: Client) -> int:
     request = {"subjects_filter": "$KV.mbctl.batch.>"}
     info = client.driver._run(client.driver.engine.api.call(f"STREAM.INFO.{BUCKET}", request))
     return len(info["state"].get("subjects") or ())
+
+
+def test_purge_leaves_in_hand_what_was_sent_after_it(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.create_topic("orders")
+    client.reader()
+    client.send(b"old")
+    answered, may_go_on = held_up(client, monkeypatch, "STREAM.PURGE.mbctl_")
+    purging = client.driver.start("purge_topic", "orders")
+    client.driver._until(answered.is_set)
+    sent, pulled = client.start_send(b"new"), client.start_pull(wait_s=5)
+    client.driver._until(lambda: sent.done and pulled.done)
+    may_go_on.set()
+    client.driver._until(lambda: purging.done)
+    got = Messages(pulled.result())
+    assert (purging.result(), got.payloads) == (1, [b"new"])
+    assert client.ack(got) == 1
+
+
+def held_up(
+    client: Client, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> tuple[asyncio.Event, asyncio.Event]:
+    """Let calls of a verb be slow: when the cluster has answered, and when they may go on."""
+    answered, may_go_on = asyncio.Event(), asyncio.Event()
+    call = client.driver.engine.api.call
+
+    async def slow(asked: str, request: Json | None = None) -> Json:
+        answer = await call(asked, request)
+        if asked.startswith(verb):
+            answered.set()
+            await may_go_on.wait()
+        return answer
+
+    monkeypatch.setattr(client.driver.engine.api, "call", slow)
+    return answered, may_go_on

@@ -70,7 +70,7 @@ class JetStreamEngine(Looking):
         if event.kind == "deleted":
             self.forget_topic(event.topic, event.topic_id)
         elif event.kind == "purged":
-            self.forget_held(event.topic, event.topic_id)
+            self.forget_below(event.topic, event.topic_id, event.below)
         reader = self.readers.get((event.topic, event.subscriber))
         if reader is None or reader.topic.topic_id != event.topic_id:
             return

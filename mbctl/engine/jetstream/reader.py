@@ -280,8 +280,16 @@ class Reader:
         self.serving.refuse_all(why)
         self.parts.forget_reader(self)
 
+    def forget_below(self, sequence: int) -> None:
+        """Let nothing be in hand that was given up; what was sent since then may be leased."""
+        for held in [one for one in self.held.values() if one.sequence < sequence]:
+            self.drop(held)
+        under_way = self.recalling.under_way
+        for gone in [one for one in under_way if one < sequence]:
+            del under_way[gone]
+
     def forget_held(self) -> None:
-        """Let nothing be in hand any more: it is not ours, or was given up."""
+        """Let nothing be in hand any more: it is not ours."""
         self.held.clear()
         self.recalling.under_way.clear()
         self._open.clear()
