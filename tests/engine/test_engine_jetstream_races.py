@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Callable, Iterator
 
 import pytest
-from engine_client import Client, Messages
+from broker_process import wait_until
+from engine_client import Client, Messages, part
 from jetstream_driver import JetStreamDriver
 
-from mbctl.engine.jetstream.api import Json
+from mbctl.engine.jetstream.api import ApiError, Json
 from mbctl.engine.jetstream.names import BUCKET
+from mbctl.errors import ServerError
 from mbctl.model import AtTime
 
 pytestmark = pytest.mark.slow
@@ -90,3 +92,77 @@ def held_up(
 
     monkeypatch.setattr(client.driver.engine.api, "call", slow)
     return answered, may_go_on
+
+
+@pytest.fixture
+def refusing(client: Client, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Has the cluster refuse some requests, as one does whose disk has failed."""
+    call = client.driver.engine.api.call
+
+    def refuse(verb: str) -> None:
+        async def refused(asked: str, request: Json | None = None) -> Json:
+            if verb and asked.startswith(verb):
+                raise ApiError(10076, "JetStream not enabled")
+            return await call(asked, request)
+
+        monkeypatch.setattr(client.driver.engine.api, "call", refused)
+
+    return refuse
+
+
+def test_send_that_is_refused_on_its_way_is_answered(
+    client: Client, refusing: Callable[[str], None]
+) -> None:
+    client.create_topic("orders")
+    client.driver.engine.registry.forget_all()
+    refusing("STREAM.MSG.GET")
+    with pytest.raises(ServerError, match="not enabled"):
+        client.send(b"a")
+    refusing("")
+    assert client.send(b"b").count == 1
+
+
+def test_pull_that_is_refused_on_its_way_is_answered(
+    client: Client, refusing: Callable[[str], None]
+) -> None:
+    client.create_topic("orders")
+    client.reader()
+    client.driver.tell("end_reader", "orders", "billing")
+    for _ in range(2):
+        # One that has to find its subscription, and one that has found it.
+        refusing("CONSUMER.INFO")
+        with pytest.raises(ServerError, match="not enabled"):
+            client.pull()
+        refusing("")
+        client.subscribe()
+
+
+def test_acknowledgement_that_is_refused_on_its_way_is_answered(
+    client: Client, refusing: Callable[[str], None]
+) -> None:
+    client.create_topic("orders")
+    client.reader()
+    client.send(b"a")
+    client.send(b"b")
+    got = client.pull()
+    client.driver.engine.readers["orders", "billing"].confirmed.forget()
+    refusing("STREAM.MSG.GET")
+    with pytest.raises(ServerError, match="not enabled"):
+        client.ack(part(got, 0))
+    refusing("")
+    assert client.ack(part(got, 1)) == 1
+
+
+def test_dead_letter_that_could_not_be_moved_at_first_is_moved(
+    client: Client, refusing: Callable[[str], None]
+) -> None:
+    client.create_topic("orders")
+    client.create_topic("dead")
+    client.reader(max_deliveries=1, dead_letter="dead")
+    client.send(b"a")
+    got = client.pull()
+    refusing("STREAM.MSG.GET.mbctl_")
+    client.nack(got)
+    refusing("")
+    wait_until(lambda: client.peek("earliest", topic="dead"))
+    assert client.info().parked == 0

@@ -52,6 +52,11 @@ class ApiError(Exception):
         return error_of(self.code, self.description)
 
 
+def translated(error: MbctlError | ApiError) -> MbctlError:
+    """What is refused by us or by JetStream as an error of ours."""
+    return error.translated() if isinstance(error, ApiError) else error
+
+
 def error_of(code: int, description: str) -> MbctlError:
     """An error of JetStream's as one of ours."""
     if code in _NO_ROOM:

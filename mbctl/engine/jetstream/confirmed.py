@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mbctl.engine.jetstream import entries, names
-from mbctl.engine.jetstream.api import Api
+from mbctl.engine.jetstream.api import Api, ApiError, translated
 from mbctl.engine.jetstream.entries import ConfirmedEntry
 from mbctl.engine.jetstream.topics import Topic, first_sequence
 from mbctl.errors import MbctlError, OutcomeUnknown
@@ -112,8 +112,8 @@ class Confirmed:
                 try:
                     await self._store(group)
                     outcome = None
-                except MbctlError as error:
-                    outcome = error
+                except (MbctlError, ApiError) as error:
+                    outcome = translated(error)
                 finally:
                     group.outcome.set_result(outcome)
         finally:

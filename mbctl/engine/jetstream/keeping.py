@@ -14,6 +14,7 @@ from mbctl.engine.dead_letters import (
     TOPIC_HEADER,
 )
 from mbctl.engine.jetstream import entries, names
+from mbctl.engine.jetstream.api import ApiError
 from mbctl.engine.jetstream.attempts import Attempts
 from mbctl.engine.jetstream.held import EXHAUSTED, PARKED, Held, Part
 from mbctl.errors import DataLoss, MbctlError, OutcomeUnknown
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _PATIENCE_S = 25.0
 # What is parked is looked at again so often, to be put off again: nobody holds it meanwhile.
 _PARKED_S = 3600
+# Before another attempt to move dead letters, where the cluster did not answer the last one.
+_MOVE_AGAIN_S = 1.0
 
 
 class _Turns:
@@ -243,22 +246,38 @@ class Keeping:
         while self._moving:
             together = [self._moving[sequence] for sequence in sorted(self._moving)]
             try:
-                await self.fetch_bodies(together)
-                moves = [
-                    (held, part, self._begin_to_move(held, part))
-                    for held in together
-                    for part in held.parts
-                    if part.state is EXHAUSTED
-                ]
-                await asyncio.gather(*(self._end_move(*move) for move in moves))
-                await asyncio.gather(*(self._store_rest(held) for held in together))
-            finally:
-                for held in together:
-                    del self._moving[held.sequence]
+                await self._move(together)
+            except (MbctlError, ApiError):
+                # It is not delivered again while it is here, so nobody else moves it.
+                await asyncio.sleep(_MOVE_AGAIN_S)
+                left = [held for held in together if self._is_to_be_moved(held)]
+            except BaseException:
+                self._moving.clear()
+                raise
+            else:
+                left = []
             for held in together:
-                if held.sequence in self._reader.held:
-                    self._reader.changed(held)
+                if held not in left:
+                    del self._moving[held.sequence]
+                    if held.sequence in self._reader.held:
+                        self._reader.changed(held)
         self._reader.wake()
+
+    def _is_to_be_moved(self, held: Held) -> bool:
+        """Whether a batch is in hand, or is moved and is to be acknowledged."""
+        reader = self._reader
+        return not reader.is_ended and (held.is_done or reader.held.get(held.sequence) is held)
+
+    async def _move(self, together: list[Held]) -> None:
+        await self.fetch_bodies(together)
+        moves = [
+            (held, part, self._begin_to_move(held, part))
+            for held in together
+            for part in held.parts
+            if part.state is EXHAUSTED
+        ]
+        await asyncio.gather(*(self._end_move(*move) for move in moves))
+        await asyncio.gather(*(self._store_rest(held) for held in together))
 
     def _begin_to_move(self, held: Held, part: Part) -> "asyncio.Future[Receipt | MbctlError]":
         """Have a part stored in the dead-letter topic."""

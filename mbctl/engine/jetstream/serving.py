@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mbctl.core.grant import PIECE_BYTES
 from mbctl.engine.interface import Done, Pulled, Timer
+from mbctl.engine.jetstream.api import STREAM_NOT_FOUND, ApiError
 from mbctl.engine.jetstream.granting import PIECES_MAX, Granting
 from mbctl.engine.jetstream.held import NEW, READY
 from mbctl.errors import MbctlError, NotSubscribed, OutcomeUnknown, Timeout, TopicNotFound
@@ -123,6 +124,10 @@ class Serving:
                 await self._serve(next(iter(self.pulls.values())))
         except MbctlError as error:
             self._reader.end(error)
+        except ApiError as error:
+            is_gone = error.code == STREAM_NOT_FOUND
+            topic = self._reader.topic.name
+            self._reader.end(TopicNotFound(topic=topic) if is_gone else error.translated())
         finally:
             self._is_working = False
 
