@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Callable, Iterator
 
+import nats
 import pytest
 from broker_process import wait_until
 from engine_client import Client, Messages, part
 from jetstream_driver import JetStreamDriver
+from nats.aio.msg import Msg
 
 from mbctl.engine.jetstream.api import ApiError, Json
 from mbctl.engine.jetstream.names import BUCKET
@@ -166,3 +168,33 @@ def test_dead_letter_that_could_not_be_moved_at_first_is_moved(
     refusing("")
     wait_until(lambda: client.peek("earliest", topic="dead"))
     assert client.info().parked == 0
+
+
+def test_late_attempts_to_end_a_subscription_take_nothing_of_the_next(client: Client) -> None:
+    asked: list[Msg] = []
+
+    async def overhear() -> nats.NATS:
+        async def note(message: Msg) -> None:
+            asked.append(message)
+
+        other = await nats.connect(client.driver.url.split(","))
+        await other.subscribe(f"$JS.API.STREAM.PURGE.{BUCKET}", cb=note)
+        await other.flush()
+        return other
+
+    other = client.driver._run(overhear())
+    client.create_topic("orders")
+    client.reader()
+    client.driver.call("unsubscribe", "orders", "billing")
+    client.reader()
+    client.send(b"a", b"b")
+    client.seek("earliest")
+    ended = list(asked)
+    got = client.pull()
+    assert client.ack(part(got, 0)) == 1
+    for one in ended:
+        client.driver._run(other.request(one.subject, one.data))
+    client.driver._run(other.close())
+    client.driver.restart(crash=True)
+    client.reader()
+    assert client.pull().payloads == [b"b"]

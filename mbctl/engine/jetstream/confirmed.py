@@ -156,8 +156,10 @@ class Confirmed:
         return entry
 
 
-async def begin_epoch(api: Api, topic_id: int, subscriber: str, parts: Sequence[int] = ()) -> None:
+async def begin_epoch(api: Api, topic_id: int, subscriber: str, parts: Sequence[int] = ()) -> int:
     """Forget what a subscription has acknowledged, whoever is acknowledging meanwhile.
+
+    The revision of the entry: all that was stored of the subscription before has a lower one.
 
     Of ``parts`` it will have acknowledged the beginning.
     """
@@ -165,6 +167,7 @@ async def begin_epoch(api: Api, topic_id: int, subscriber: str, parts: Sequence[
     value = entries.encode(ConfirmedEntry(secrets.token_hex(4), [], list(parts)))
     for _ in range(_ATTEMPTS):
         _, revision = await api.get(key, names.BUCKET)
-        if await api.put(key, value, revision) is not None:
-            return
+        begun = await api.put(key, value, revision)
+        if begun is not None:
+            return begun
     raise OutcomeUnknown(what="the change of the subscription")
