@@ -76,6 +76,11 @@ class Keeping:
         is_put_off = self._put_off.get(sequence, 0) > self._reader.parts.runtime.now_ns()
         return sequence in self.leaving or sequence in self._moving or is_put_off
 
+    def forget(self) -> None:
+        """The subscription was moved: what was on its way out may be delivered anew."""
+        self.leaving.clear()
+        self._put_off.clear()
+
     def _left(self, held: Held) -> None:
         if self.leaving.get(held.sequence) is held:
             del self.leaving[held.sequence]
@@ -98,16 +103,19 @@ class Keeping:
         return count if await self.store(held) else 0
 
     async def _acknowledge(self, held: Held) -> None:
-        reader = self._reader
+        reader, times_moved = self._reader, self._reader.times_moved
         self.leaving[held.sequence] = held
+        settling = asyncio.ensure_future(self._settled(held, b"+ACK"))
         try:
             if reader.is_durable:
-                noted = reader.confirmed.note(held.sequence)
-                await asyncio.gather(noted, self._settled(held, b"+ACK"))
-            else:
-                await self._settled(held, b"+ACK")
+                await reader.confirmed.note(held.sequence)
+            if reader.times_moved != times_moved:
+                # It is of a place that was left, and JetStream may not answer that.
+                return
+            await settling
             await self._remove_entry(held)
         finally:
+            settling.cancel()
             self._left(held)
         if reader.is_durable:
             reader.parts.reclaiming.soon(reader.topic)
@@ -145,6 +153,7 @@ class Keeping:
         """
         reader = self._reader
         key = names.batch_key(reader.topic.topic_id, reader.subscriber, held.sequence)
+        times_moved = reader.times_moved
         async with self._locked(held):
             if held.is_done:
                 # The rest was acknowledged meanwhile, and its entry is not to come back.
@@ -157,6 +166,9 @@ class Keeping:
                 return True
             if entry.acknowledged and reader.is_durable:
                 await reader.confirmed.note_part(held.sequence)
+            if reader.times_moved != times_moved:
+                # It is of a place that was left.
+                return False
             api = reader.parts.api
             revision = await api.put(key, entries.encode(entry), held.revision)
             if revision is None:
