@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 
+import msgspec
 import nats
 import pytest
 from broker_process import wait_until
@@ -12,6 +13,7 @@ from nats.aio.msg import Msg
 
 from mbctl.engine.jetstream.api import ApiError, Json
 from mbctl.engine.jetstream.names import BUCKET
+from mbctl.engine.jetstream.parts import Event
 from mbctl.errors import ServerError
 from mbctl.model import AtTime
 
@@ -198,3 +200,14 @@ def test_late_attempts_to_end_a_subscription_take_nothing_of_the_next(client: Cl
     client.driver.restart(crash=True)
     client.reader()
     assert client.pull().payloads == [b"b"]
+
+
+def test_late_word_of_an_end_does_not_end_the_next_subscription(client: Client) -> None:
+    client.create_topic("orders")
+    client.reader()
+    pulled = client.start_pull(wait_s=5)
+    event = Event("another server", "unsubscribed", "orders", client.topic_ids["orders"], "billing")
+    client.driver.tell("_heard", msgspec.msgpack.encode(event), "")
+    client.send(b"a")
+    client.driver._until(lambda: pulled.done)
+    assert Messages(pulled.result()).payloads == [b"a"]

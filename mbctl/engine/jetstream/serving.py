@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mbctl.core.grant import PIECE_BYTES
 from mbctl.engine.interface import Done, Pulled, Timer
 from mbctl.engine.jetstream.api import STREAM_NOT_FOUND, ApiError
+from mbctl.engine.jetstream.consumers import options_of
 from mbctl.engine.jetstream.granting import PIECES_MAX, Granting
 from mbctl.engine.jetstream.held import NEW, READY
 from mbctl.errors import MbctlError, NotSubscribed, OutcomeUnknown, Timeout, TopicNotFound
@@ -283,7 +284,10 @@ class Serving:
         """
         api = self._reader.parts.api
         try:
-            if await api.consumer(self._reader.topic.stream, self._reader.consumer) is not None:
+            found = await api.consumer(self._reader.topic.stream, self._reader.consumer)
+            if found is not None:
+                # Another server may have changed them, and it was not heard.
+                self._reader.options = options_of(found)
                 return
             topic, _ = await self._reader.parts.registry.look(self._reader.topic.name)
         except Timeout:
