@@ -211,3 +211,14 @@ def test_late_word_of_an_end_does_not_end_the_next_subscription(client: Client) 
     client.send(b"a")
     client.driver._until(lambda: pulled.done)
     assert Messages(pulled.result()).payloads == [b"a"]
+
+
+def test_what_a_nameless_subscriber_does_not_read_again_ends_with_it(client: Client) -> None:
+    for topic in ("orders", "news"):
+        client.create_topic(topic)
+        client.reader(name=None, topic=topic)
+        client.driver.tell("close_member", b"a")
+    client.register(name=None)
+    client.driver.tell("close_member", b"a")
+    client.driver.advance(60)
+    assert not client.driver.engine.readers

@@ -69,8 +69,11 @@ class Subscribing(Publishing):
         self.close_member(member)
         gone = self.gone.pop(member, None)
         known = Member(member, subscriber)
-        if gone is not None and gone.timer is not None:
-            gone.timer.cancel()
+        if gone is not None:
+            if gone.timer is not None:
+                gone.timer.cancel()
+            # Those that it does not read again end when it goes for good.
+            known.readers = gone.readers
         self.members[member] = known
         done(subscriber)
 
