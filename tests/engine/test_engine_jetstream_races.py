@@ -11,11 +11,13 @@ from engine_client import Client, Messages, part
 from jetstream_driver import JetStreamDriver
 from nats.aio.msg import Msg
 
+from mbctl.engine.jetstream.address import parse_address
 from mbctl.engine.jetstream.api import ApiError, Json
+from mbctl.engine.jetstream.link import Link
 from mbctl.engine.jetstream.names import BUCKET
 from mbctl.engine.jetstream.parts import Event
 from mbctl.errors import ServerError
-from mbctl.model import AtTime
+from mbctl.model import MIB, AtTime
 
 pytestmark = pytest.mark.slow
 
@@ -222,3 +224,31 @@ def test_what_a_nameless_subscriber_does_not_read_again_ends_with_it(client: Cli
     client.driver.tell("close_member", b"a")
     client.driver.advance(60)
     assert not client.driver.engine.readers
+
+
+def test_link_to_a_node_that_takes_nothing_more_can_be_closed() -> None:
+    async def node(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        info = {"server_id": "n", "version": "2.15.1", "max_payload": 8 * MIB, "headers": True}
+        writer.write(b"INFO %b\r\n" % msgspec.json.encode(info))
+        await reader.readuntil(b"PING\r\n")
+        writer.write(b"PONG\r\n")
+        await over.wait()
+        writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_server(node, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        link = Link(parse_address(f"nats://127.0.0.1:{port}"))
+        await link.open("events")
+        for _ in range(40):
+            link.publish("subject", bytes(MIB))
+        while len(link._out) == 40:
+            await asyncio.sleep(0)
+        closing = asyncio.ensure_future(link.close())
+        _, pending = await asyncio.wait([closing], timeout=15)
+        over.set()
+        server.close()
+        assert not pending
+
+    over = asyncio.Event()
+    asyncio.run(main())
