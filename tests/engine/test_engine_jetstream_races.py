@@ -252,3 +252,18 @@ def test_link_to_a_node_that_takes_nothing_more_can_be_closed() -> None:
 
     over = asyncio.Event()
     asyncio.run(main())
+
+
+def test_topic_that_cannot_be_looked_at_does_not_keep_others_from_being_reclaimed(
+    client: Client, refusing: Callable[[str], None]
+) -> None:
+    for topic in ("a", "b"):
+        client.create_topic(topic)
+        client.reader(topic=topic)
+        client.send(b"x", topic=topic)
+        client.driver.engine.reclaiming._due[topic] = client.driver.loop.call_later(60, print)
+        assert client.ack(client.pull(topic=topic), topic=topic) == 1
+    refusing("CONSUMER.LIST.mbctl_a~")
+    client.driver._run(client.driver.engine.reclaiming._reclaim_all())
+    wait_until(lambda: client.kept("b") == 0)
+    assert client.kept("a") == 1
