@@ -153,6 +153,35 @@ def test_what_is_acknowledged_of_a_place_that_was_left_changes_nothing(
 
 
 @pytest.mark.slow
+def test_server_that_did_not_hear_of_a_move_reads_from_the_new_place(
+    clusters: Callable[[int], str],
+) -> None:
+    async def work(one: JetStreamEngine, other: JetStreamEngine) -> list[int]:
+        other.link.on_event = lambda _body, _reply: None
+        one.register_publisher(SESSION, lambda _: None)
+        other.register_subscriber(b"b", "billing", lambda _: None)
+        await asked(other.subscribe, b"b", TOPIC, SubscribeOptions())
+
+        async def send(number: int) -> Any:
+            return await asked(one.send, SESSION, number, TOPIC, batches.encode([b"x"]), age_ms=0)
+
+        async def pull() -> Any:
+            return await asked(
+                other.pull, b"b", TOPIC, max_messages=99, max_bytes=9999, wait_ms=2000
+            )
+
+        first = (await send(1)).offset
+        got = await pull()
+        await asked(one.seek, TOPIC, "billing", "earliest")
+        # Of a lease that has ended: it changes nothing.
+        await asked(other.ack, b"b", TOPIC, got.topic_id, [(first, first + 1)])
+        await send(2)
+        return [names.sequence_of(offset) for offset, *_ in (await pull()).pieces]
+
+    assert with_two(clusters(1), work) == [1, 2]
+
+
+@pytest.mark.slow
 def test_subscription_made_while_all_is_given_up_misses_nothing_after_its_beginning(
     clusters: Callable[[int], str],
 ) -> None:

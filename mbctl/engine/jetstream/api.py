@@ -52,6 +52,11 @@ class ApiError(Exception):
         return error_of(self.code, self.description)
 
 
+def translated(error: MbctlError | ApiError) -> MbctlError:
+    """What is refused by us or by JetStream as an error of ours."""
+    return error.translated() if isinstance(error, ApiError) else error
+
+
 def error_of(code: int, description: str) -> MbctlError:
     """An error of JetStream's as one of ours."""
     if code in _NO_ROOM:
@@ -240,7 +245,9 @@ def is_temporary(code: int) -> bool:
 
 
 def _is_temporary(body: bytes) -> bool:
-    if b'"error"' not in body[:400]:
+    # What is asked for directly comes as it was sent, and may have anything in it: no batch begins
+    # as an object of JSON does.
+    if body[:1] != b"{" or b'"error"' not in body[:400]:
         return False
     answer: Json = msgspec.json.decode(body)
     return is_temporary((answer.get("error") or {}).get("err_code", 0))

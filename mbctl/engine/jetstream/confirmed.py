@@ -14,11 +14,11 @@ nothing.
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from mbctl.engine.jetstream import entries, names
-from mbctl.engine.jetstream.api import Api
+from mbctl.engine.jetstream.api import Api, ApiError, translated
 from mbctl.engine.jetstream.entries import ConfirmedEntry
 from mbctl.engine.jetstream.topics import Topic, first_sequence
 from mbctl.errors import MbctlError, OutcomeUnknown
@@ -46,20 +46,32 @@ class _Group:
 class Confirmed:
     """The entry of one subscription, as one server knows and changes it."""
 
-    def __init__(self, parts: "Parts", topic: Topic, subscriber: str) -> None:
+    def __init__(
+        self,
+        parts: "Parts",
+        topic: Topic,
+        subscriber: str,
+        on_moved: Callable[[], None] | None = None,
+    ) -> None:
         self._parts = parts
         self._topic = topic
         self._key = names.confirmed_key(topic.topic_id, subscriber)
         self._entry = ConfirmedEntry()
         self._revision: int | None = None
         """That of the entry as it is known here; None if it has to be read again."""
+        self._epoch: str | None = None
+        """That of what is acknowledged here; None if it is the one that the entry has."""
+        self._on_moved = on_moved
+        """Called when somebody has moved the subscription and nobody has said so."""
+        self._times_forgotten = 0
         self._waiting: _Group | None = None
         self._is_working = False
         self._ranges_most = _RANGES
 
     def forget(self) -> None:
         """The subscription was moved: what is acknowledged from now on is of a new epoch."""
-        self._revision = None
+        self._revision = self._epoch = None
+        self._times_forgotten += 1
 
     async def settle(self) -> ConfirmedEntry:
         """The entry with all that was answered anywhere before this call.
@@ -93,8 +105,7 @@ class Confirmed:
         """Have the entry written with these, and all that others want of this moment."""
         group = self._waiting
         if group is None:
-            epoch = None if self._revision is None else self._entry.epoch
-            group = self._waiting = _Group(epoch)
+            group = self._waiting = _Group(self._epoch)
         group.ranges += ranges
         group.parts += parts
         if not self._is_working:
@@ -112,14 +123,15 @@ class Confirmed:
                 try:
                     await self._store(group)
                     outcome = None
-                except MbctlError as error:
-                    outcome = error
+                except (MbctlError, ApiError) as error:
+                    outcome = translated(error)
                 finally:
                     group.outcome.set_result(outcome)
         finally:
             self._is_working = False
 
     async def _store(self, group: _Group) -> None:
+        times_forgotten = self._times_forgotten
         for _ in range(_ATTEMPTS):
             if self._revision is None:
                 await self._load()
@@ -128,10 +140,21 @@ class Confirmed:
             entry = self._entry
             if not is_moved:
                 entry = entry.with_more(group.ranges, group.parts)
-            if await self._put(await self._bounded(entry)):
+            # That of a subscription which has ended is not to come back.
+            is_gone = is_moved and not self._revision
+            if is_gone or await self._put(await self._bounded(entry)):
+                if times_forgotten == self._times_forgotten:
+                    self._learn(entry.epoch)
                 return
             await asyncio.sleep(secrets.randbelow(5) / 1000)
         raise OutcomeUnknown(what="the acknowledgement")
+
+    def _learn(self, epoch: str) -> None:
+        """That is the epoch, as a majority has stored it."""
+        is_moved = self._epoch not in (None, epoch)
+        self._epoch = epoch
+        if is_moved and self._on_moved is not None:
+            self._on_moved()
 
     async def _load(self) -> None:
         value, self._revision = await self._parts.api.get(self._key, names.BUCKET)
@@ -156,8 +179,10 @@ class Confirmed:
         return entry
 
 
-async def begin_epoch(api: Api, topic_id: int, subscriber: str, parts: Sequence[int] = ()) -> None:
+async def begin_epoch(api: Api, topic_id: int, subscriber: str, parts: Sequence[int] = ()) -> int:
     """Forget what a subscription has acknowledged, whoever is acknowledging meanwhile.
+
+    The revision of the entry: all that was stored of the subscription before has a lower one.
 
     Of ``parts`` it will have acknowledged the beginning.
     """
@@ -165,6 +190,7 @@ async def begin_epoch(api: Api, topic_id: int, subscriber: str, parts: Sequence[
     value = entries.encode(ConfirmedEntry(secrets.token_hex(4), [], list(parts)))
     for _ in range(_ATTEMPTS):
         _, revision = await api.get(key, names.BUCKET)
-        if await api.put(key, value, revision) is not None:
-            return
+        begun = await api.put(key, value, revision)
+        if begun is not None:
+            return begun
     raise OutcomeUnknown(what="the change of the subscription")

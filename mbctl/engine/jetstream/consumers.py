@@ -204,11 +204,12 @@ class Consumers:
 
     async def _mark(self, topic: Topic, subscriber: str, place: Place) -> None:
         """Note that a subscription begins in the middle of a batch, and nothing else of it."""
-        api = self._parts.api
-        await api.remove(names.BUCKET, names.batch_key(topic.topic_id, subscriber, ">"))
+        api, begun = self._parts.api, None
         if not names.is_ephemeral(subscriber):
             parts = [place.sequence] if place.index else []
-            await begin_epoch(api, topic.topic_id, subscriber, parts)
+            begun = await begin_epoch(api, topic.topic_id, subscriber, parts)
+        # No more than that, so that a late attempt takes nothing that is stored from now on.
+        await api.remove(names.BUCKET, names.batch_key(topic.topic_id, subscriber, ">"), begun)
         if place.index:
             key = names.batch_key(topic.topic_id, subscriber, place.sequence)
             await api.put(key, entries.encode(BatchEntry(0, [(0, place.index)])), 0)
@@ -269,6 +270,7 @@ class Consumers:
         if await self.find(topic, subscriber) is None:
             raise SubscriptionNotFound(topic=topic.name, subscriber=subscriber)
         consumer = names.consumer_of(subscriber, topic.topic_id)
+        bucket = await self._parts.api.call(f"STREAM.INFO.{names.BUCKET}")
         verb = f"CONSUMER.DELETE.{topic.stream}.{consumer}"
         # It was there: if it is no more, an attempt without an answer has deleted it.
         await self._parts.api.maybe(verb, None, CONSUMER_NOT_FOUND)
@@ -276,7 +278,8 @@ class Consumers:
             names.batch_key(topic.topic_id, subscriber, ">"),
             names.confirmed_key(topic.topic_id, subscriber),
         ):
-            await self._parts.api.remove(names.BUCKET, key)
+            # Nothing of one that is made again under the name, however late this arrives.
+            await self._parts.api.remove(names.BUCKET, key, int(bucket["state"]["last_seq"]))
 
     async def revive(
         self, topic: Topic, subscriber: str, options: SubscribeOptions, at: int

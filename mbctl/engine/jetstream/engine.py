@@ -16,6 +16,7 @@ from mbctl.engine.jetstream.link import Link, Reply
 from mbctl.engine.jetstream.looking import Looking
 from mbctl.engine.jetstream.options import EngineOptions, limits_within
 from mbctl.engine.jetstream.parts import decode_event
+from mbctl.engine.jetstream.reader import Reader
 from mbctl.errors import InvalidArgument, MbctlError, NotSubscribed, NotSupported, ServerError
 from mbctl.model import NS_PER_S, Limits
 
@@ -70,7 +71,7 @@ class JetStreamEngine(Looking):
         if event.kind == "deleted":
             self.forget_topic(event.topic, event.topic_id)
         elif event.kind == "purged":
-            self.forget_held(event.topic, event.topic_id)
+            self.forget_below(event.topic, event.topic_id, event.below)
         reader = self.readers.get((event.topic, event.subscriber))
         if reader is None or reader.topic.topic_id != event.topic_id:
             return
@@ -78,12 +79,20 @@ class JetStreamEngine(Looking):
             if reader.members or reader.held:
                 self.link.publish(reply, b"yes")
         elif event.kind == "unsubscribed":
-            self.end_reader(event.topic, event.subscriber)
+            self.spawn(self._look_whether_ended(reader))
         elif event.kind == "sought":
             reader.moved()
             reader.wake()
         elif event.kind == "options":
             self.spawn(self._relearn(event.topic, event.subscriber))
+
+    async def _look_whether_ended(self, reader: Reader) -> None:
+        """End a reader, unless it reads what was subscribed again: word of an end may be late."""
+        if await self.consumers.find(reader.topic, reader.subscriber) is None:
+            reader.end(NotSubscribed(topic=reader.topic.name, subscriber=reader.subscriber))
+        else:
+            reader.mending.doubt()
+            reader.wake()
 
     async def _relearn(self, topic: str, subscriber: str) -> None:
         reader = self.readers.get((topic, subscriber))

@@ -14,6 +14,7 @@ from mbctl.engine.dead_letters import (
     TOPIC_HEADER,
 )
 from mbctl.engine.jetstream import entries, names
+from mbctl.engine.jetstream.api import ApiError
 from mbctl.engine.jetstream.attempts import Attempts
 from mbctl.engine.jetstream.held import EXHAUSTED, PARKED, Held, Part
 from mbctl.errors import DataLoss, MbctlError, OutcomeUnknown
@@ -28,6 +29,18 @@ if TYPE_CHECKING:
 _PATIENCE_S = 25.0
 # What is parked is looked at again so often, to be put off again: nobody holds it meanwhile.
 _PARKED_S = 3600
+# Before another attempt to move dead letters, where the cluster did not answer the last one.
+_MOVE_AGAIN_S = 1.0
+
+
+class _Turns:
+    """Who stores something of one batch, and how many wait for that or do it."""
+
+    __slots__ = ("count", "lock")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.count = 0
 
 
 class Keeping:
@@ -40,7 +53,7 @@ class Keeping:
         self._put_off: dict[int, int] = {}
         """What was given back to be delivered later, and until when it is not missed."""
         self._giving_back = 0
-        self._storing: dict[int, asyncio.Lock] = {}
+        self._storing: dict[int, _Turns] = {}
         self._moving: dict[int, Held] = {}
 
     @property
@@ -62,6 +75,11 @@ class Keeping:
         """Whether that batch is on its way out, or put off until later."""
         is_put_off = self._put_off.get(sequence, 0) > self._reader.parts.runtime.now_ns()
         return sequence in self.leaving or sequence in self._moving or is_put_off
+
+    def forget(self) -> None:
+        """The subscription was moved: what was on its way out may be delivered anew."""
+        self.leaving.clear()
+        self._put_off.clear()
 
     def _left(self, held: Held) -> None:
         if self.leaving.get(held.sequence) is held:
@@ -85,21 +103,31 @@ class Keeping:
         return count if await self.store(held) else 0
 
     async def _acknowledge(self, held: Held) -> None:
-        reader = self._reader
+        reader, times_moved = self._reader, self._reader.times_moved
         self.leaving[held.sequence] = held
+        settling = asyncio.ensure_future(self._settled(held, b"+ACK"))
         try:
             if reader.is_durable:
-                noted = reader.confirmed.note(held.sequence)
-                await asyncio.gather(noted, self._settled(held, b"+ACK"))
-            else:
-                await self._settled(held, b"+ACK")
-            if held.revision:
-                key = names.batch_key(reader.topic.topic_id, reader.subscriber, held.sequence)
-                await reader.parts.api.remove(names.BUCKET, key)
+                await reader.confirmed.note(held.sequence)
+            if reader.times_moved != times_moved:
+                # It is of a place that was left, and JetStream may not answer that.
+                return
+            await settling
+            await self._remove_entry(held)
         finally:
+            settling.cancel()
             self._left(held)
         if reader.is_durable:
             reader.parts.reclaiming.soon(reader.topic)
+
+    async def _remove_entry(self, held: Held) -> None:
+        """Remove what was stored of a batch, after what is being stored of it."""
+        reader = self._reader
+        async with self._locked(held):
+            if held.revision:
+                key = names.batch_key(reader.topic.topic_id, reader.subscriber, held.sequence)
+                # A late attempt takes nothing that is stored after the subscription was moved.
+                await reader.parts.api.remove(names.BUCKET, key, held.revision)
 
     async def _settled(self, held: Held, what: bytes) -> None:
         """Tell JetStream what is to become of a batch, until it confirms that."""
@@ -125,13 +153,22 @@ class Keeping:
         """
         reader = self._reader
         key = names.batch_key(reader.topic.topic_id, reader.subscriber, held.sequence)
+        times_moved = reader.times_moved
         async with self._locked(held):
+            if held.is_done:
+                # The rest was acknowledged meanwhile, and its entry is not to come back.
+                if reader.is_durable:
+                    await reader.confirmed.note(held.sequence)
+                return True
             put_off_ns = reader.parts.runtime.wall_ns() + delay_ns if delay_ns else 0
             entry = held.entry(put_off_ns)
             if entry is None or entry == held.stored:
                 return True
             if entry.acknowledged and reader.is_durable:
                 await reader.confirmed.note_part(held.sequence)
+            if reader.times_moved != times_moved:
+                # It is of a place that was left.
+                return False
             api = reader.parts.api
             revision = await api.put(key, entries.encode(entry), held.revision)
             if revision is None:
@@ -142,13 +179,16 @@ class Keeping:
 
     @asynccontextmanager
     async def _locked(self, held: Held) -> "AsyncIterator[None]":
-        lock = self._storing.setdefault(held.sequence, asyncio.Lock())
+        turns = self._storing.setdefault(held.sequence, _Turns())
+        turns.count += 1
         try:
-            async with lock:
+            async with turns.lock:
                 yield
         finally:
-            if not lock.locked():
-                self._storing.pop(held.sequence, None)
+            turns.count -= 1
+            if not turns.count:
+                # Whoever came meanwhile had to find the same lock, or two would store at once.
+                del self._storing[held.sequence]
 
     # --- giving back ----------------------------------------------------------------------
 
@@ -218,22 +258,38 @@ class Keeping:
         while self._moving:
             together = [self._moving[sequence] for sequence in sorted(self._moving)]
             try:
-                await self.fetch_bodies(together)
-                moves = [
-                    (held, part, self._begin_to_move(held, part))
-                    for held in together
-                    for part in held.parts
-                    if part.state is EXHAUSTED
-                ]
-                await asyncio.gather(*(self._end_move(*move) for move in moves))
-                await asyncio.gather(*(self._store_rest(held) for held in together))
-            finally:
-                for held in together:
-                    del self._moving[held.sequence]
+                await self._move(together)
+            except (MbctlError, ApiError):
+                # It is not delivered again while it is here, so nobody else moves it.
+                await asyncio.sleep(_MOVE_AGAIN_S)
+                left = [held for held in together if self._is_to_be_moved(held)]
+            except BaseException:
+                self._moving.clear()
+                raise
+            else:
+                left = []
             for held in together:
-                if held.sequence in self._reader.held:
-                    self._reader.changed(held)
+                if held not in left:
+                    del self._moving[held.sequence]
+                    if held.sequence in self._reader.held:
+                        self._reader.changed(held)
         self._reader.wake()
+
+    def _is_to_be_moved(self, held: Held) -> bool:
+        """Whether a batch is in hand, or is moved and is to be acknowledged."""
+        reader = self._reader
+        return not reader.is_ended and (held.is_done or reader.held.get(held.sequence) is held)
+
+    async def _move(self, together: list[Held]) -> None:
+        await self.fetch_bodies(together)
+        moves = [
+            (held, part, self._begin_to_move(held, part))
+            for held in together
+            for part in held.parts
+            if part.state is EXHAUSTED
+        ]
+        await asyncio.gather(*(self._end_move(*move) for move in moves))
+        await asyncio.gather(*(self._store_rest(held) for held in together))
 
     def _begin_to_move(self, held: Held, part: Part) -> "asyncio.Future[Receipt | MbctlError]":
         """Have a part stored in the dead-letter topic."""

@@ -97,8 +97,8 @@ class Line:
                 group = self._take_group()
                 try:
                     topic = await self._parts.registry.get(self._name)
-                except MbctlError as error:
-                    self._refuse(group, error)
+                except (MbctlError, api.ApiError) as error:
+                    self._refuse(group, api.translated(error))
                 else:
                     await self._store(topic, group)
         finally:
@@ -127,8 +127,8 @@ class Line:
         for out in group:
             try:
                 answer: Receipt | MbctlError = await self._store_one(topic, out)
-            except MbctlError as error:
-                answer = error
+            except (MbctlError, api.ApiError) as error:
+                answer = api.translated(error)
             out.done(answer)
 
     # --- together -------------------------------------------------------------------------

@@ -8,6 +8,7 @@ A request whose connection breaks is told so at once.
 """
 
 import asyncio
+import contextlib
 import itertools
 import secrets
 import ssl
@@ -26,6 +27,7 @@ from mbctl.errors import ServerError
 
 _SWEEP_S = 0.1
 _CONNECT_S = 10.0
+_CLOSE_S = 2.0
 # What may wait to be written before a publisher of the link waits for the socket.
 _PENDING_BYTES = 8 * 1024 * 1024
 _NO_RESPONDERS = 503
@@ -175,14 +177,18 @@ class Link:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
-            async with asyncio.timeout(2):
-                while self._out and self._client.is_connected:
+            async with asyncio.timeout(_CLOSE_S):
+                until = self._loop.time() + _CLOSE_S
+                while self._out and self._client.is_connected and self._loop.time() < until:
                     await self._publish(*self._out.popleft())
                 if self._client.is_connected:
                     await self._client.flush(1)
         except (NatsError, OSError, TimeoutError):
             pass
-        await self._client.close()
+        # It waits until a node takes what was written, which one that stands still never does.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await self._client.close()
 
     @property
     def is_connected(self) -> bool:
@@ -293,10 +299,11 @@ class Link:
     # --- what comes and goes --------------------------------------------------------------
 
     async def _write(self) -> None:
-        while True:
+        # nats-py may swallow that this is cancelled, while it waits for the socket.
+        while not self._is_closing:
             await self._has_output.wait()
             self._has_output.clear()
-            while self._out:
+            while self._out and not self._is_closing:
                 try:
                     await self._publish(*self._out.popleft())
                 except (NatsError, OSError):

@@ -92,11 +92,15 @@ class Mending:
 
     async def _mend(self, below: int | None) -> None:
         reader, api = self._reader, self._reader.parts.api
+        times_moved = reader.times_moved
         found = await api.consumer(reader.topic.stream, reader.consumer)
         if found is None:
             reader.fetching.is_gone = True
             return
         entry = await reader.confirmed.settle()
+        if reader.times_moved != times_moved:
+            # That was of a place that it has left: it is in doubt again.
+            return
         last = int(found["delivered"]["stream_seq"])
         has_begun, self._has_begun = self._has_begun, True
         if found["num_ack_pending"]:
@@ -104,14 +108,14 @@ class Mending:
             deliveries = 1 if has_begun else 2
             next = last + 1 if below is None else min(last + 1, below)
             await self._take_missing(found, entry, next, deliveries)
-        if below is None:
+        if below is None and reader.times_moved == times_moved:
             # A node may have forgotten even that it has delivered what is acknowledged.
             reader.saw(max(last, entry.highest))
 
     async def _take_missing(
         self, found: Json, entry: ConfirmedEntry, next: int, deliveries: int
     ) -> None:
-        reader = self._reader
+        reader, times_moved = self._reader, self._reader.times_moved
         _, stream = await reader.parts.registry.look(reader.topic.name)
         first = max(int(found["ack_floor"]["stream_seq"]) + 1, first_sequence(stream["state"]))
         missing = missing_of(first, next, entry, self._is_here)
@@ -121,6 +125,8 @@ class Mending:
         last = int(found["delivered"]["consumer_seq"])
         size = 0
         for at in range(0, len(missing), _AT_ONCE):
+            if reader.times_moved != times_moved:
+                return
             some = missing[at : at + _AT_ONCE]
             taken = await asyncio.gather(*(self._take(one, last, deliveries) for one in some))
             for held in filter(None, taken):
@@ -146,9 +152,9 @@ class Mending:
     async def _take(self, sequence: int, consumer_sequence: int, deliveries: int) -> Held | None:
         """Take a batch from the stream in hand, if it is still there and not here."""
         reader, topic = self._reader, self._reader.topic
-        verb = f"STREAM.MSG.GET.{topic.stream}"
+        verb, times_moved = f"STREAM.MSG.GET.{topic.stream}", reader.times_moved
         got = await reader.parts.api.maybe(verb, {"seq": sequence}, MESSAGE_NOT_FOUND)
-        if got is None or self._is_here(sequence):
+        if got is None or self._is_here(sequence) or reader.times_moved != times_moved:
             return None
         message = got["message"]
         body = msgspec.convert(message.get("data", ""), bytes, strict=False)

@@ -49,6 +49,8 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
     topic: str
     topic_id: int
     subscriber: str = ""
+    below: int = 0
+    """Where what was purged ends."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -135,9 +137,11 @@ class Parts:
 
     # --- events ---------------------------------------------------------------------------
 
-    def tell(self, kind: str, topic: str, topic_id: int, subscriber: str = "") -> None:
+    def tell(
+        self, kind: str, topic: str, topic_id: int, subscriber: str = "", *, below: int = 0
+    ) -> None:
         """Let the other servers know of a change."""
-        event = Event(self.server_id, kind, topic, topic_id, subscriber)
+        event = Event(self.server_id, kind, topic, topic_id, subscriber, below)
         self.link.publish(names.EVENTS, _encode(event))
 
     async def question(
@@ -167,10 +171,10 @@ class Parts:
         for reader in self._readers_of(topic, topic_id):
             reader.end(TopicNotFound(topic=topic))
 
-    def forget_held(self, topic: str, topic_id: int) -> None:
-        """All messages of a topic are gone."""
+    def forget_below(self, topic: str, topic_id: int, sequence: int) -> None:
+        """All messages of a topic are gone that come before a sequence."""
         for reader in self._readers_of(topic, topic_id):
-            reader.forget_held()
+            reader.forget_below(sequence)
             reader.wake()
 
     def _readers_of(self, topic: str, topic_id: int) -> list[Reader]:

@@ -107,10 +107,10 @@ class Publishing(Parts):
         async def verb() -> int:
             found, stream = await self.registry.look(topic)
             # Up to there, so that another attempt takes nothing that was sent after the first.
-            until = {"seq": int(stream["state"]["last_seq"]) + 1}
-            purged = await self.api.call(f"STREAM.PURGE.{found.stream}", until)
-            self.tell("purged", topic, found.topic_id)
-            self.forget_held(topic, found.topic_id)
+            below = int(stream["state"]["last_seq"]) + 1
+            purged = await self.api.call(f"STREAM.PURGE.{found.stream}", {"seq": below})
+            self.tell("purged", topic, found.topic_id, below=below)
+            self.forget_below(topic, found.topic_id, below)
             return int(purged["purged"])
 
         self.answer(done, verb)

@@ -55,10 +55,13 @@ class Reader:
         self.fetching = Fetching(self)
         self.keeping = Keeping(self)
         self.serving = Serving(self)
-        self.confirmed = Confirmed(parts, topic, subscriber)
+        self.confirmed = Confirmed(parts, topic, subscriber, self._found_moved)
         self.recalling = Recalling(self)
         self.mending = Mending(self)
-        self.is_ended = self.is_paused = False
+        self.is_ended = False
+        self.times_moved = 0
+        """So often all that was in hand was let go of, as the subscription was moved."""
+        self._pauses = 0
         self._open: list[int] = []
         """The sequences of batches in hand that have something to grant."""
         self._last_sequence: int | None = None
@@ -134,22 +137,36 @@ class Reader:
 
     def moved(self) -> None:
         """Let go of all that is in hand: the subscription was moved, or is about to be."""
+        self.times_moved += 1
         self.forget_held()
+        self.keeping.forget()
         self.confirmed.forget()
         if self.is_durable:
             self._last_sequence = None
         self.mending.doubt()
 
+    def _found_moved(self) -> None:
+        """Somebody has moved the subscription, and what told so was not heard."""
+        self.moved()
+        self.wake()
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the subscription is being moved from here."""
+        return self._pauses > 0
+
     def pause(self) -> None:
         """Take nothing while the subscription is moved, and let go of all that is in hand."""
-        self.is_paused = True
+        self._pauses += 1
         self.moved()
 
     def go_on(self) -> None:
-        """Take what comes from the place it was moved to."""
-        self.is_paused = False
-        self.fetching.go_on()
-        self.wake()
+        """Take what comes from the place it was moved to, by the last who moves it."""
+        self._pauses -= 1
+        if self._pauses == 0:
+            self.confirmed.forget()
+            self.fetching.go_on()
+            self.wake()
 
     def begin_at(self, sequence: int) -> None:
         """Note where an ephemeral subscription stands, so that it is told what it misses."""
@@ -280,8 +297,16 @@ class Reader:
         self.serving.refuse_all(why)
         self.parts.forget_reader(self)
 
+    def forget_below(self, sequence: int) -> None:
+        """Let nothing be in hand that was given up; what was sent since then may be leased."""
+        for held in [one for one in self.held.values() if one.sequence < sequence]:
+            self.drop(held)
+        under_way = self.recalling.under_way
+        for gone in [one for one in under_way if one < sequence]:
+            del under_way[gone]
+
     def forget_held(self) -> None:
-        """Let nothing be in hand any more: it is not ours, or was given up."""
+        """Let nothing be in hand any more: it is not ours."""
         self.held.clear()
         self.recalling.under_way.clear()
         self._open.clear()

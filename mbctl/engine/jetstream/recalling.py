@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from mbctl.engine.jetstream import entries, names
+from mbctl.engine.jetstream.api import ApiError
 from mbctl.engine.jetstream.entries import BatchEntry
 from mbctl.engine.jetstream.held import Held
 from mbctl.errors import MbctlError
@@ -46,7 +47,7 @@ class Recalling:
                 reader.parts.link.publish(held.reply, b"+ACK")
             else:
                 reader.keep(held)
-        except MbctlError:
+        except (MbctlError, ApiError):
             # It would come again when JetStream has missed it for long enough: too late.
             reader.mending.doubt()
             raise

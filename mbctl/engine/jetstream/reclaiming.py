@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 _DEBOUNCE_S = 0.05
 # So often all topics are looked at, for what a server left that died: arbitrary.
 _ROUND_S = 300.0
+# So much later each of them is looked at than the one before.
+_BETWEEN_S = 0.02
 # For so long at most a server is busy with a subscription; longer than its patience.
 _BUSY_NS = 120 * NS_PER_S
 # How often an entry is tried to be changed that others are changing.
@@ -93,7 +95,9 @@ class Reclaiming:
     async def _reclaim_all(self) -> None:
         for topic, stream in await self._parts.registry.all():
             if stream["state"]["messages"] and stream["state"]["consumer_count"]:
-                await self.reclaim(topic)
+                # One whose leader is gone is no reason to keep what the others have.
+                self._parts.spawn(self.reclaim(topic))
+                await asyncio.sleep(_BETWEEN_S)
 
     # --- what -----------------------------------------------------------------------------
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from mbctl.core.grant import PIECE_BYTES
 from mbctl.engine.interface import Done, Pulled, Timer
+from mbctl.engine.jetstream.api import STREAM_NOT_FOUND, ApiError
+from mbctl.engine.jetstream.consumers import options_of
 from mbctl.engine.jetstream.granting import PIECES_MAX, Granting
 from mbctl.engine.jetstream.held import NEW, READY
 from mbctl.errors import MbctlError, NotSubscribed, OutcomeUnknown, Timeout, TopicNotFound
@@ -123,6 +125,10 @@ class Serving:
                 await self._serve(next(iter(self.pulls.values())))
         except MbctlError as error:
             self._reader.end(error)
+        except ApiError as error:
+            is_gone = error.code == STREAM_NOT_FOUND
+            topic = self._reader.topic.name
+            self._reader.end(TopicNotFound(topic=topic) if is_gone else error.translated())
         finally:
             self._is_working = False
 
@@ -278,7 +284,10 @@ class Serving:
         """
         api = self._reader.parts.api
         try:
-            if await api.consumer(self._reader.topic.stream, self._reader.consumer) is not None:
+            found = await api.consumer(self._reader.topic.stream, self._reader.consumer)
+            if found is not None:
+                # Another server may have changed them, and it was not heard.
+                self._reader.options = options_of(found)
                 return
             topic, _ = await self._reader.parts.registry.look(self._reader.topic.name)
         except Timeout:

@@ -8,6 +8,7 @@ import msgspec
 from mbctl import batch as batches
 from mbctl.engine.interface import Done, Pulled, Timer
 from mbctl.engine.jetstream import entries, names
+from mbctl.engine.jetstream.api import ApiError, translated
 from mbctl.engine.jetstream.confirmed import Confirmed
 from mbctl.engine.jetstream.entries import BatchEntry
 from mbctl.engine.jetstream.held import LEASED, NEW, Held, Part
@@ -68,8 +69,11 @@ class Subscribing(Publishing):
         self.close_member(member)
         gone = self.gone.pop(member, None)
         known = Member(member, subscriber)
-        if gone is not None and gone.timer is not None:
-            gone.timer.cancel()
+        if gone is not None:
+            if gone.timer is not None:
+                gone.timer.cancel()
+            # Those that it does not read again end when it goes for good.
+            known.readers = gone.readers
         self.members[member] = known
         done(subscriber)
 
@@ -212,9 +216,9 @@ class Subscribing(Publishing):
     async def _pull_later(self, pull: Pull, topic: str, wait_ms: int) -> None:
         try:
             reader = await self._find_reader(pull.member, topic)
-        except MbctlError as error:
+        except (MbctlError, ApiError) as error:
             if self.resolving.pop(pull.number, None) is not None:
-                pull.done(error)
+                pull.done(translated(error))
             return
         if self.resolving.pop(pull.number, None) is not None:
             self.pulls[pull.number] = reader
