@@ -134,9 +134,26 @@ def to_frame(request: wire.Message) -> bytes:
         raise InvalidArgument(reason=f"this cannot be sent: {error}") from error
 
 
+def _to_list(values: Iterable[Any], what: str) -> list[Any]:
+    """``values`` as a list.
+
+    Raises:
+        InvalidArgument: they are none; a text is one value, not many letters.
+    """
+    if isinstance(values, list):
+        return values
+    if isinstance(values, str | bytes | bytearray | memoryview) or not isinstance(values, Iterable):
+        raise InvalidArgument(reason=f"{what} are a list, not {type(values).__name__}")
+    return list(values)
+
+
 def to_payloads(payloads: Iterable[Payload]) -> list[bytes]:
-    """``payloads`` as a list of bytes."""
-    listed: list[Any] = payloads if isinstance(payloads, list) else list(payloads)
+    """``payloads`` as a list of bytes.
+
+    Raises:
+        InvalidArgument: they are no list of payloads.
+    """
+    listed = _to_list(payloads, "payloads")
     try:
         # The usual case that all are bytes already: half of what it takes to look at their types.
         return msgspec.convert(listed, list[bytes], builtin_types=(bytes,))
@@ -145,27 +162,38 @@ def to_payloads(payloads: Iterable[Payload]) -> list[bytes]:
 
 
 def to_keys(keys: Sequence[Key | None] | None) -> list[bytes | None] | None:
-    """``keys`` as a column of a batch."""
+    """``keys`` as a column of a batch.
+
+    Raises:
+        InvalidArgument: they are no list of keys.
+    """
     if keys is None:
         return None
+    listed = _to_list(keys, "keys")
     column: list[bytes | None]
     try:
-        column = msgspec.convert(list(keys), list[bytes | None], builtin_types=(bytes,))
+        column = msgspec.convert(listed, list[bytes | None], builtin_types=(bytes,))
     except (msgspec.ValidationError, UnicodeEncodeError):
-        column = [None if key is None else to_bytes(key, "key") for key in keys]
-    return None if column.count(None) == len(column) else column
+        column = [None if key is None else to_bytes(key, "key") for key in listed]
+    return None if column and column.count(None) == len(column) else column
 
 
 def to_headers(headers: Sequence[HeadersLike | None] | None) -> list[dict[str, str] | None] | None:
     """``headers`` as a column of a batch.
 
     Raises:
-        InvalidArgument: a name or value is not text.
+        InvalidArgument: they are no list of mappings, or a name or value is not text.
     """
-    if headers is None or not any(headers):
+    if headers is None:
         return None
-    listed = list(headers)
-    if listed.count(listed[0]) == len(listed):
+    if isinstance(headers, Mapping):
+        raise InvalidArgument(
+            reason="headers of a batch are a list, with a mapping for each message"
+        )
+    listed = _to_list(headers, "headers")
+    if listed and not any(listed):
+        return None
+    if listed and listed.count(listed[0]) == len(listed):
         # All alike, as often: one copy serves for all.
         return [_to_set(listed[0])] * len(listed)
     return list(map(_to_set, listed))
@@ -174,6 +202,9 @@ def to_headers(headers: Sequence[HeadersLike | None] | None) -> list[dict[str, s
 def _to_set(pairs: HeadersLike | None) -> dict[str, str] | None:
     if not pairs:
         return None
+    if not isinstance(pairs, Mapping):
+        reason = f"headers are a mapping of text to text, not {type(pairs).__name__}"
+        raise InvalidArgument(reason=reason)
     headers = dict(pairs)
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):

@@ -1,6 +1,7 @@
 """The small parts of the client: addresses, time, and what becomes a batch."""
 
 import time
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -108,6 +109,49 @@ def test_anything_else_does_not(value: Any) -> None:
         packing.to_bytes(value)
     with pytest.raises(InvalidArgument):
         packing.to_payloads([b"x", value])
+
+
+@pytest.mark.parametrize("values", [None, 5, "ab", b"ab", bytearray(b"ab"), memoryview(b"ab")])
+@pytest.mark.parametrize("pack", [packing.to_payloads, packing.to_keys, packing.to_headers])
+def test_one_value_is_no_list_of_them(pack: Any, values: Any) -> None:
+    if values is None and pack is not packing.to_payloads:
+        assert pack(values) is None
+    else:
+        with pytest.raises(InvalidArgument, match=f"are a list, not {type(values).__name__}"):
+            pack(values)
+
+
+def test_columns_that_are_empty_are_not_left_out() -> None:
+    for keys, headers in (([], None), (None, [])):
+        with pytest.raises(InvalidArgument, match="1 payloads but 0"):
+            packing.pack([b"a"], packing.to_keys(keys), packing.to_headers(headers), Limits())
+
+
+class Text(str):
+    """A text of somebody's own class."""
+
+
+class Colour(Text, Enum):
+    """Texts that say something else when they are shown."""
+
+    RED = "red"
+
+
+class Blob(bytes):
+    """Bytes of somebody's own class."""
+
+
+def test_texts_and_bytes_of_other_classes_are_packed_as_what_they_are() -> None:
+    payloads = packing.to_payloads([Blob(b"a"), Text("b"), Colour.RED])
+    keys = packing.to_keys([Blob(b"k"), None, Colour.RED])
+    headers = packing.to_headers([{Text("h"): Colour.RED}, None, {Colour.RED: Text("v")}])
+    for sent in (payloads, [packing.to_bytes(payload) for payload in (Blob(b"a"), "b", "red")]):
+        batch = packing.pack(sent, keys, headers, Limits())
+        columns = batches.decode(bytes(batch))
+        assert columns.payloads == [b"a", b"b", b"red"]
+        assert columns.keys == [b"k", None, b"red"]
+        assert columns.headers == [{"h": "red"}, None, {"red": "v"}]
+    assert packing.to_frame(wire.GetTopic(1, Text("t"))) == wire.encode(wire.GetTopic(1, "t"))
 
 
 def test_payloads_that_are_bytes_are_not_copied() -> None:

@@ -119,6 +119,9 @@ def test_a_receipt_tells_where_a_send_was_stored(publisher: Publisher, topic: st
         {"payload": b"", "headers": {"a": 1}},
         {"payload": b"", "headers": {b"a": "b"}},
         {"payload": b"", "headers": {"a": "\ud800"}},
+        {"payload": b"", "headers": "a=b"},
+        {"payload": b"", "headers": 5},
+        {"payload": b"", "headers": ["a"]},
     ],
 )
 def test_what_is_no_message_is_refused_before_it_is_sent(
