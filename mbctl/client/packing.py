@@ -1,7 +1,9 @@
 """From what a user passes to the bytes of a batch, with the limits checked."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from numbers import Real
 from typing import Any, TypedDict
 
 import msgspec
@@ -76,15 +78,30 @@ def to_text(value: str, what: str) -> str:
     return value
 
 
+def to_seconds(value: float, what: str) -> float:
+    """``value`` if it is a number.
+
+    Raises:
+        InvalidArgument: it is none, or none that can be reckoned with.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InvalidArgument(reason=f"{what} is a number of seconds, not {value!r}")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
 def to_ms(seconds: float, what: str) -> int:
-    """``seconds`` in milliseconds.
+    """``seconds`` in milliseconds. What is above 0 is so in milliseconds too.
 
     Raises:
         InvalidArgument: it is no number that a request can carry.
     """
-    if not -_SECONDS_MAX <= seconds <= _SECONDS_MAX:
-        raise InvalidArgument(reason=f"{what} is a number of seconds, not {seconds}")
-    return round(seconds * 1000)
+    number = to_seconds(seconds, what)
+    if not -_SECONDS_MAX <= number <= _SECONDS_MAX:
+        raise InvalidArgument(reason=f"{what} is a number of seconds, not {number}")
+    return 1 if 0 < number < 0.001 else round(number * 1000)
 
 
 def to_start(start: StartLike) -> int | str | AtTime:
@@ -94,7 +111,11 @@ def to_start(start: StartLike) -> int | str | AtTime:
         InvalidArgument: it is no place in a topic.
     """
     if isinstance(start, datetime):
-        microseconds = (start.astimezone(UTC) - _EPOCH) // _MICROSECOND
+        try:
+            microseconds = (start.astimezone(UTC) - _EPOCH) // _MICROSECOND
+        except (ValueError, OverflowError) as error:
+            reason = f"a time is from 1970 to 2262, not {start}"
+            raise InvalidArgument(reason=reason) from error
         return AtTime(microseconds * 1000)
     if isinstance(start, bool) or not isinstance(start, int | str | AtTime):
         raise InvalidArgument(
@@ -112,9 +133,11 @@ def to_ranges(offsets: Iterable[int] | None) -> list[Range] | None:
     if offsets is None:
         return None
     ranges: list[Range] = []
-    for offset in sorted(set(offsets)):
-        if not isinstance(offset, int) or offset < 0:
+    listed = _to_list(offsets, "offsets")
+    for offset in listed:
+        if isinstance(offset, bool) or not isinstance(offset, int) or offset < 0:
             raise InvalidArgument(reason=f"an offset is a number from 0 on, not {offset!r}")
+    for offset in sorted(set(listed)):
         if ranges and ranges[-1][1] == offset:
             ranges[-1] = (ranges[-1][0], offset + 1)
         else:

@@ -1,7 +1,9 @@
 """The small parts of the client: addresses, time, and what becomes a batch."""
 
 import time
+from datetime import datetime, timedelta, timezone
 from enum import Enum
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -174,16 +176,36 @@ def test_a_packed_batch_is_what_the_server_validates() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "ms"), [(0, 0), (0.0014, 1), (1.5, 1500), (-2, -2000), (1e12, 10**15)]
+    ("seconds", "ms"),
+    [(0, 0), (5e-324, 1), (0.0014, 1), (Fraction(3, 2), 1500), (-2, -2000), (1e12, 10**15)],
 )
 def test_seconds_become_milliseconds(seconds: float, ms: int) -> None:
     assert packing.to_ms(seconds, "wait") == ms
 
 
-@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1e300])
-def test_seconds_that_are_no_number_do_not(seconds: float) -> None:
+@pytest.mark.parametrize(
+    "seconds", [float("nan"), float("inf"), -1e300, 10**400, None, "1", True, [1]]
+)
+def test_seconds_that_are_no_number_do_not(seconds: Any) -> None:
     with pytest.raises(InvalidArgument, match="wait"):
         packing.to_ms(seconds, "wait")
+
+
+@pytest.mark.parametrize("zone", [None, timezone(timedelta(hours=14))])
+def test_a_time_that_no_clock_shows_is_refused(zone: timezone | None) -> None:
+    with pytest.raises(InvalidArgument, match="from 1970 to 2262"):
+        packing.to_start(datetime.min.replace(tzinfo=zone))
+
+
+def test_offsets_become_ranges() -> None:
+    assert packing.to_ranges(None) is None
+    assert packing.to_ranges(iter([3, 1, 2, 2, 7])) == [(1, 4), (7, 8)]
+
+
+@pytest.mark.parametrize("offsets", [5, True, "12", b"12", [-1], [True], [1.0], [[1]], [None]])
+def test_what_is_no_offset_is_refused(offsets: Any) -> None:
+    with pytest.raises(InvalidArgument, match="offset"):
+        packing.to_ranges(offsets)
 
 
 @pytest.mark.parametrize(
