@@ -72,7 +72,10 @@ def check_name(name: str) -> str:
 
     Raises:
         InvalidName: it is not 1 to 200 of ``A-Za-z0-9._-``, or begins with ``.`` or ``-``.
+        InvalidArgument: it is no text.
     """
+    if not isinstance(name, str):
+        raise InvalidArgument(reason=f"a name is str, not {type(name).__name__}")
     if _NAME.fullmatch(name) is None:
         raise InvalidName(name=name[: NAME_LENGTH_MAX + 1])
     return name

@@ -60,6 +60,12 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         address.parse(text)
 
 
+@pytest.mark.parametrize("text", [None, 5555, b"127.0.0.1"])
+def test_what_is_no_text_is_no_address(text: Any) -> None:
+    with pytest.raises(InvalidArgument, match="an address is str"):
+        address.parse(text)
+
+
 # --- time ---------------------------------------------------------------------------------------
 
 

@@ -135,7 +135,14 @@ def test_what_is_no_message_is_refused_before_it_is_sent(
     assert publisher.send(topic, b"good").offset == 0
 
 
-@pytest.mark.parametrize("name", [None, 5, "\ud800", b"orders"])
+@pytest.mark.parametrize("name", [5, b"till", ["till"]])
+def test_a_name_that_is_no_text_is_refused(name: Any, publisher: Publisher) -> None:
+    for client in (Publisher, Subscriber):
+        with pytest.raises(InvalidArgument, match="a name is str"):
+            client(publisher.server, name=name)
+
+
+@pytest.mark.parametrize("name", [None, 5, "\ud800", b"orders", ["orders"]])
 def test_a_topic_that_is_no_text_is_refused_before_it_is_sent(
     name: Any, publisher: Publisher
 ) -> None:
