@@ -351,8 +351,11 @@ def test_a_pipeline_ends_with_what_was_refused(publisher: Publisher, topic: str)
 
 
 def test_leaving_a_pipeline_raises_when_something_was_refused(publisher: Publisher) -> None:
-    with pytest.raises(SendFailed), publisher.pipeline() as pipe:
+    with pytest.raises(SendFailed) as failure, publisher.pipeline() as pipe:
         pipe.send("no-such-topic", b"a")
+    said = "a send of the pipeline was refused: topic 'no-such-topic' does not exist"
+    assert failure.value.message == said
+    assert failure.value.hint == "create it with: mbctl topic create no-such-topic"
 
 
 def test_large_messages_arrive_as_they_are_and_come_back_if_they_are_refused(
