@@ -43,6 +43,8 @@ _LOOSE_MAX = 500
 _FRAME_HEAD_BYTES = 1 * KIB
 # Far above what the server takes as a wait or delay, and it fits a request as milliseconds.
 _SECONDS_MAX = 1e12
+# What comes after the last offset that a range can hold and the server can count to.
+_OFFSET_MAX = 2**63 - 1
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -135,8 +137,10 @@ def to_ranges(offsets: Iterable[int] | None) -> list[Range] | None:
     ranges: list[Range] = []
     listed = _to_list(offsets, "offsets")
     for offset in listed:
-        if isinstance(offset, bool) or not isinstance(offset, int) or offset < 0:
-            raise InvalidArgument(reason=f"an offset is a number from 0 on, not {offset!r}")
+        if isinstance(offset, bool) or not isinstance(offset, int):
+            raise InvalidArgument(reason=f"an offset is a number, not {offset!r}")
+        if not 0 <= offset < _OFFSET_MAX:
+            raise InvalidArgument(reason=f"an offset is 0 to {_OFFSET_MAX - 1}, not {offset}")
     for offset in sorted(set(listed)):
         if ranges and ranges[-1][1] == offset:
             ranges[-1] = (ranges[-1][0], offset + 1)

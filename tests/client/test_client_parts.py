@@ -208,7 +208,9 @@ def test_offsets_become_ranges() -> None:
     assert packing.to_ranges(iter([3, 1, 2, 2, 7])) == [(1, 4), (7, 8)]
 
 
-@pytest.mark.parametrize("offsets", [5, True, "12", b"12", [-1], [True], [1.0], [[1]], [None]])
+@pytest.mark.parametrize(
+    "offsets", [5, True, "12", b"12", [-1], [2**63 - 1], [True], [1.0], [[1]], [None]]
+)
 def test_what_is_no_offset_is_refused(offsets: Any) -> None:
     with pytest.raises(InvalidArgument, match="offset"):
         packing.to_ranges(offsets)
