@@ -403,6 +403,10 @@ def test_subscription_list_shows_all_or_those_of_a_topic(
         (billed, "billing", True)
     ]
     assert listed[0]["last_pull"] is None
+    shown = run("subscription", "show", billed, "billing", "-o", "json").json
+    assert listed[0] == shown
+    in_shell = run("subscriber", "--name", "billing", "-c", "subscriptions", "-o", "jsonl")
+    assert f'"created":"{shown["created"]}"' in in_shell.out.decode()
     assert listed[0] in run("subscription", "list", "-o", "json").json
     assert run("subscription", "list", f"{billed}-none").code == 3
 
