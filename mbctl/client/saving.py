@@ -38,7 +38,9 @@ class BackupFile:
         if not path.is_file():
             raise InvalidArgument(reason=f"{path} is there, and is no file")
         if not self._overwrite:
-            raise InvalidArgument(reason=f"{path} is there already, and is not overwritten")
+            raise InvalidArgument(
+                reason=f"{path} is there already; choose another, or overwrite it"
+            )
 
     def _open_part(self, path: Path) -> BinaryIO:
         # In the same directory, because only there it can be renamed.
