@@ -90,7 +90,21 @@ _DICTS_BYTES = 256 * 1024
 # Above this size a view of a payload takes less time than a copy; measured.
 _LARGE_BYTES = 4096
 
-_encoder = msgspec.msgpack.Encoder()
+
+def plain(value: object) -> bytes | str:
+    """A ``bytes`` or ``str`` of somebody's own class as one of those that msgspec packs.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, bytes):
+        return bytes.__getitem__(value, slice(None))
+    raise TypeError(f"{type(value).__name__} is no type of a message")
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=plain)
 _decoder = msgspec.msgpack.Decoder(Columns)
 _read_columns_decoder = msgspec.msgpack.Decoder(ReadColumns)
 _raw_columns_decoder = msgspec.msgpack.Decoder(_RawColumns)

@@ -189,6 +189,12 @@ class NotSubscribed(RequestRefused):
     template = "subscriber {subscriber!r} is not subscribed to topic {topic!r}"
     advice = "subscribe with: mbctl subscribe {topic} --name {subscriber}"
 
+    @property
+    def hint(self) -> str:
+        """What to do about it; an ephemeral subscriber has no name that a command takes."""
+        is_ephemeral = str(self.details.get("subscriber", "")).startswith("~")
+        return "subscribe to it first" if is_ephemeral else super().hint
+
 
 class Unauthenticated(RequestRefused):
     """The server wants to know who asks."""
@@ -370,7 +376,14 @@ class SendFailed(MbctlError):
 
     def __init__(self, **details: Detail) -> None:
         super().__init__(**details)
+        if details.get("count") == 1:
+            self.args = (_fill("a send of the pipeline was refused: {first_error}", details),)
         self.refused: list[tuple[str, list[bytes], MbctlError]] = []
+
+    @property
+    def hint(self) -> str:
+        """What to do about the first that was refused."""
+        return self.refused[0][2].hint if self.refused else ""
 
     @classmethod
     def of(cls, refused: list[tuple[str, list[bytes], MbctlError]]) -> Self:

@@ -72,7 +72,10 @@ def check_name(name: str) -> str:
 
     Raises:
         InvalidName: it is not 1 to 200 of ``A-Za-z0-9._-``, or begins with ``.`` or ``-``.
+        InvalidArgument: it is no text.
     """
+    if not isinstance(name, str):
+        raise InvalidArgument(reason=f"a name is str, not {type(name).__name__}")
     if _NAME.fullmatch(name) is None:
         raise InvalidName(name=name[: NAME_LENGTH_MAX + 1])
     return name
@@ -105,11 +108,13 @@ def check_settings(settings: TopicSettings) -> TopicSettings:
     for name in ("max_messages", "max_bytes", "retain_bytes"):
         bound = getattr(settings, name)
         if bound is not None and not 1 <= bound < 2**63:
-            raise InvalidArgument(reason=f"{name} must be at least 1, not {bound}")
+            raise InvalidArgument(reason=f"{name} must be 1 to {2**63 - 1}, not {bound}")
     for name in ("max_age", "retain_age"):
         age = getattr(settings, name)
         if age is not None and not 0 < age <= AGE_MAX_S:
-            raise InvalidArgument(reason=f"{name} must be above 0 s and at most 100 years: {age}")
+            raise InvalidArgument(
+                reason=f"{name} must be above 0 s and at most 100 years, not {age} s"
+            )
     is_bounded = settings.max_messages is not None or settings.max_bytes is not None
     if settings.when_full != "refuse" and not is_bounded:
         raise InvalidArgument(reason="when_full needs max_messages or max_bytes to be given")
@@ -172,7 +177,7 @@ def check_options(options: SubscribeOptions) -> SubscribeOptions:
     check_ack_wait(options.ack_wait)
     most = options.max_deliveries
     if most is not None and not 1 <= most <= DELIVERIES_MAX:
-        raise InvalidArgument(reason=f"max_deliveries must be at least 1, not {most}")
+        raise InvalidArgument(reason=f"max_deliveries must be 1 to {DELIVERIES_MAX}, not {most}")
     if options.dead_letter is not None:
         check_name(options.dead_letter)
         if most is None:

@@ -38,6 +38,16 @@ SAID = [
         "make room on the disk",
     ),
     (
+        errors.NotSubscribed(topic="orders", subscriber="billing"),
+        "subscriber 'billing' is not subscribed to topic 'orders'",
+        "mbctl subscribe orders --name billing",
+    ),
+    (
+        errors.NotSubscribed(topic="orders", subscriber="~0123"),
+        "subscriber '~0123' is not subscribed to topic 'orders'",
+        "subscribe to it first",
+    ),
+    (
         errors.OutcomeUnknown(what="the send to 'orders'"),
         "it is unknown whether the send to 'orders' took effect",
         "look before you send it again",

@@ -17,8 +17,8 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, TextIO, get_args
 
 import msgspec
@@ -223,13 +223,15 @@ class Output:
             self.stdout.write(data.decode("utf-8", "backslashreplace"))
             return
         rest = memoryview(data)
-        # Unbuffered streams, as under PYTHONUNBUFFERED, may take a part only.
-        while rest:
-            rest = rest[buffer.write(rest) :]
+        with _stdout_named():
+            # Unbuffered streams, as under PYTHONUNBUFFERED, may take a part only.
+            while rest:
+                rest = rest[buffer.write(rest) :]
 
     def flush(self) -> None:
         """Return when all that was written has left this process."""
-        self.stdout.flush()
+        with _stdout_named():
+            self.stdout.flush()
 
     def dim(self, shown: str) -> str:
         """``shown`` in a colour that steps back, where there is colour."""
@@ -291,6 +293,16 @@ class Output:
         with suppress(OSError):
             self.stderr.write(written)
             self.stderr.flush()
+
+
+@contextmanager
+def _stdout_named() -> Iterator[None]:
+    """Let an error that comes of writing to stdout say so: the disk that is full is not mbctl's."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = "stdout"
+        raise
 
 
 def _fits(columns: Sequence[Column], widths: Sequence[int], width: int | None) -> bool:

@@ -50,10 +50,17 @@ SHOW_COLUMNS = (
 
 def list_subscriptions(admin: "Admin", output: Output, topic: str | None = None) -> None:
     """Show the subscriptions of one topic, or of all."""
-    rows = [msgspec.structs.asdict(info) for info in admin.subscriptions(topic)]
     where = f" of topic {text.escape(topic)}" if topic is not None else ""
-    columns = told(LIST_COLUMNS, rows, "unread_batches")
-    output.rows(columns, rows, empty=f"no subscriptions{where}")
+    show_subscriptions(admin.subscriptions(topic), output, f"no subscriptions{where}")
+
+
+def show_subscriptions(infos: "list[SubscriptionInfo]", output: Output, empty: str) -> None:
+    """Show what subscriptions there are, or say that it is ``empty``."""
+    # Only JSON has all values, and no column that says that this one is a time.
+    rows = [
+        {**msgspec.structs.asdict(info), "created": text.rfc3339(info.created)} for info in infos
+    ]
+    output.rows(told(LIST_COLUMNS, rows, "unread_batches"), rows, empty=empty)
 
 
 def show_subscription(admin: "Admin", output: Output, topic: str, subscriber: str) -> None:

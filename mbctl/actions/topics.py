@@ -9,7 +9,7 @@ from mbctl.actions import text
 from mbctl.actions.output import Column, Output, told
 from mbctl.actions.places import age_text
 from mbctl.errors import TopicExists
-from mbctl.model import Start, TopicSettings
+from mbctl.model import Start, TopicSettings, check_settings
 
 if TYPE_CHECKING:
     from mbctl import Admin, Publisher
@@ -76,7 +76,9 @@ def create_topic(
 
     Raises:
         TopicExists: it is there with other settings.
+        InvalidArgument: a setting makes no sense, or is above what a request can carry.
     """
+    check_settings(settings)
     created = client.create_topic(topic, **msgspec.structs.asdict(settings))
     what = "created topic" if created else "there is already a topic"
     output.done({"topic": topic, "created": created}, f"{what} {text.escape(topic)}")

@@ -24,6 +24,8 @@ def parse(text: str) -> Address:
     Raises:
         InvalidArgument: it is none.
     """
+    if not isinstance(text, str):
+        raise InvalidArgument(reason=f"an address is str, not {type(text).__name__}")
     rest = text.removeprefix("mb://").rstrip("/")
     host, separator, port = rest.rpartition(":")
     if not separator or (rest.startswith("[") and rest.endswith("]")):

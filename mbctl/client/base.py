@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from mbctl import __version__
 from mbctl.client import address
+from mbctl.client.packing import to_seconds
 from mbctl.errors import (
     InvalidArgument,
     OutcomeUnknown,
@@ -42,7 +43,7 @@ class ClientBase:
     """Addresses, ids and flows. No I/O."""
 
     def __init__(self, server: str, timeout: float) -> None:
-        if not 0 < timeout <= WAIT_MAX_S:
+        if not 0 < to_seconds(timeout, "timeout") <= WAIT_MAX_S:
             raise InvalidArgument(
                 reason=f"timeout must be above 0 and at most {WAIT_MAX_S:.0f} s, not {timeout}"
             )

@@ -63,7 +63,11 @@ class Gatherer:
         """
         if type(payload) is not bytes:
             payload = packing.to_bytes(payload)
-        gathered = self._gathered.get(topic)
+        try:
+            gathered = self._gathered.get(topic)
+        except TypeError:
+            # What cannot be looked up is no text, and that is told below.
+            gathered = None
         if gathered is None:
             gathered = self._gathered[packing.to_text(topic, "topic")] = _Gathered()
         size = len(payload)

@@ -1,7 +1,9 @@
 """From what a user passes to the bytes of a batch, with the limits checked."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from numbers import Real
 from typing import Any, TypedDict
 
 import msgspec
@@ -41,6 +43,8 @@ _LOOSE_MAX = 500
 _FRAME_HEAD_BYTES = 1 * KIB
 # Far above what the server takes as a wait or delay, and it fits a request as milliseconds.
 _SECONDS_MAX = 1e12
+# What comes after the last offset that a range can hold and the server can count to.
+_OFFSET_MAX = 2**63 - 1
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -76,15 +80,30 @@ def to_text(value: str, what: str) -> str:
     return value
 
 
+def to_seconds(value: float, what: str) -> float:
+    """``value`` if it is a number.
+
+    Raises:
+        InvalidArgument: it is none, or none that can be reckoned with.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InvalidArgument(reason=f"{what} is a number of seconds, not {value!r}")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
 def to_ms(seconds: float, what: str) -> int:
-    """``seconds`` in milliseconds.
+    """``seconds`` in milliseconds. What is above 0 is so in milliseconds too.
 
     Raises:
         InvalidArgument: it is no number that a request can carry.
     """
-    if not -_SECONDS_MAX <= seconds <= _SECONDS_MAX:
-        raise InvalidArgument(reason=f"{what} is a number of seconds, not {seconds}")
-    return round(seconds * 1000)
+    number = to_seconds(seconds, what)
+    if not -_SECONDS_MAX <= number <= _SECONDS_MAX:
+        raise InvalidArgument(reason=f"{what} is a number of seconds, not {number}")
+    return 1 if 0 < number < 0.001 else round(number * 1000)
 
 
 def to_start(start: StartLike) -> int | str | AtTime:
@@ -94,7 +113,11 @@ def to_start(start: StartLike) -> int | str | AtTime:
         InvalidArgument: it is no place in a topic.
     """
     if isinstance(start, datetime):
-        microseconds = (start.astimezone(UTC) - _EPOCH) // _MICROSECOND
+        try:
+            microseconds = (start.astimezone(UTC) - _EPOCH) // _MICROSECOND
+        except (ValueError, OverflowError) as error:
+            reason = f"a time is from 1970 to 2262, not {start}"
+            raise InvalidArgument(reason=reason) from error
         return AtTime(microseconds * 1000)
     if isinstance(start, bool) or not isinstance(start, int | str | AtTime):
         raise InvalidArgument(
@@ -112,9 +135,13 @@ def to_ranges(offsets: Iterable[int] | None) -> list[Range] | None:
     if offsets is None:
         return None
     ranges: list[Range] = []
-    for offset in sorted(set(offsets)):
-        if not isinstance(offset, int) or offset < 0:
-            raise InvalidArgument(reason=f"an offset is a number from 0 on, not {offset!r}")
+    listed = _to_list(offsets, "offsets")
+    for offset in listed:
+        if isinstance(offset, bool) or not isinstance(offset, int):
+            raise InvalidArgument(reason=f"an offset is a number, not {offset!r}")
+        if not 0 <= offset < _OFFSET_MAX:
+            raise InvalidArgument(reason=f"an offset is 0 to {_OFFSET_MAX - 1}, not {offset}")
+    for offset in sorted(set(listed)):
         if ranges and ranges[-1][1] == offset:
             ranges[-1] = (ranges[-1][0], offset + 1)
         else:
@@ -134,9 +161,26 @@ def to_frame(request: wire.Message) -> bytes:
         raise InvalidArgument(reason=f"this cannot be sent: {error}") from error
 
 
+def _to_list(values: Iterable[Any], what: str) -> list[Any]:
+    """``values`` as a list.
+
+    Raises:
+        InvalidArgument: they are none; a text is one value, not many letters.
+    """
+    if isinstance(values, list):
+        return values
+    if isinstance(values, str | bytes | bytearray | memoryview) or not isinstance(values, Iterable):
+        raise InvalidArgument(reason=f"{what} are a list, not {type(values).__name__}")
+    return list(values)
+
+
 def to_payloads(payloads: Iterable[Payload]) -> list[bytes]:
-    """``payloads`` as a list of bytes."""
-    listed: list[Any] = payloads if isinstance(payloads, list) else list(payloads)
+    """``payloads`` as a list of bytes.
+
+    Raises:
+        InvalidArgument: they are no list of payloads.
+    """
+    listed = _to_list(payloads, "payloads")
     try:
         # The usual case that all are bytes already: half of what it takes to look at their types.
         return msgspec.convert(listed, list[bytes], builtin_types=(bytes,))
@@ -145,27 +189,38 @@ def to_payloads(payloads: Iterable[Payload]) -> list[bytes]:
 
 
 def to_keys(keys: Sequence[Key | None] | None) -> list[bytes | None] | None:
-    """``keys`` as a column of a batch."""
+    """``keys`` as a column of a batch.
+
+    Raises:
+        InvalidArgument: they are no list of keys.
+    """
     if keys is None:
         return None
+    listed = _to_list(keys, "keys")
     column: list[bytes | None]
     try:
-        column = msgspec.convert(list(keys), list[bytes | None], builtin_types=(bytes,))
+        column = msgspec.convert(listed, list[bytes | None], builtin_types=(bytes,))
     except (msgspec.ValidationError, UnicodeEncodeError):
-        column = [None if key is None else to_bytes(key, "key") for key in keys]
-    return None if column.count(None) == len(column) else column
+        column = [None if key is None else to_bytes(key, "key") for key in listed]
+    return None if column and column.count(None) == len(column) else column
 
 
 def to_headers(headers: Sequence[HeadersLike | None] | None) -> list[dict[str, str] | None] | None:
     """``headers`` as a column of a batch.
 
     Raises:
-        InvalidArgument: a name or value is not text.
+        InvalidArgument: they are no list of mappings, or a name or value is not text.
     """
-    if headers is None or not any(headers):
+    if headers is None:
         return None
-    listed = list(headers)
-    if listed.count(listed[0]) == len(listed):
+    if isinstance(headers, Mapping):
+        raise InvalidArgument(
+            reason="headers of a batch are a list, with a mapping for each message"
+        )
+    listed = _to_list(headers, "headers")
+    if listed and not any(listed):
+        return None
+    if listed and listed.count(listed[0]) == len(listed):
         # All alike, as often: one copy serves for all.
         return [_to_set(listed[0])] * len(listed)
     return list(map(_to_set, listed))
@@ -174,6 +229,9 @@ def to_headers(headers: Sequence[HeadersLike | None] | None) -> list[dict[str, s
 def _to_set(pairs: HeadersLike | None) -> dict[str, str] | None:
     if not pairs:
         return None
+    if not isinstance(pairs, Mapping):
+        reason = f"headers are a mapping of text to text, not {type(pairs).__name__}"
+        raise InvalidArgument(reason=reason)
     headers = dict(pairs)
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):

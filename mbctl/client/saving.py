@@ -26,8 +26,11 @@ class BackupFile:
             self._path = Path(target)
             self._check_free(self._path)
             self._file = self._open_part(self._path)
-        else:
+        elif hasattr(target, "write"):
             self._file = target
+        else:
+            what = type(target).__name__
+            raise InvalidArgument(reason=f"a backup goes to a path or a binary file, not {what}")
 
     def _check_free(self, path: Path) -> None:
         if not os.path.lexists(path):
@@ -35,13 +38,20 @@ class BackupFile:
         if not path.is_file():
             raise InvalidArgument(reason=f"{path} is there, and is no file")
         if not self._overwrite:
-            raise InvalidArgument(reason=f"{path} is there already, and is not overwritten")
+            raise InvalidArgument(
+                reason=f"{path} is there already; choose another, or overwrite it"
+            )
 
     def _open_part(self, path: Path) -> BinaryIO:
         # In the same directory, because only there it can be renamed.
         self._part = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        return os.fdopen(os.open(self._part, flags, 0o600), "wb")
+        try:
+            return os.fdopen(os.open(self._part, flags, 0o600), "wb")
+        except OSError as error:
+            # The name that was given says more than the one that was made up.
+            error.filename = os.fspath(path)
+            raise
 
     def __enter__(self) -> Self:
         return self

@@ -1,11 +1,12 @@
 """What the Subscribers of both faces are without a connection: places, carried acks, flows."""
 
+import math
 import os
 from abc import abstractmethod
 from typing import Any, Generic, TypeVar
 
 from mbctl.client.base import WAIT_MAX_S, ClientBase, Flow, expect
-from mbctl.client.packing import StartLike, to_ms, to_start
+from mbctl.client.packing import StartLike, to_ms, to_seconds, to_start, to_text
 from mbctl.client.pulled import PulledBatch
 from mbctl.errors import InvalidArgument, MbctlError, NotSubscribed, TopicNotFound, from_wire
 from mbctl.model import Range, Sought, Subscribed, check_name
@@ -98,6 +99,7 @@ class SubscriberBase(ClientBase, Generic[B]):
         return sought
 
     def _unsubscribe(self, topic: str) -> Flow[None]:
+        to_text(topic, "topic")
         for by_topic in (self._unsettled, self._carried, self._places):
             by_topic.pop(topic, None)
         yield from self._delete_subscription(topic, None)
@@ -127,6 +129,7 @@ class SubscriberBase(ClientBase, Generic[B]):
         self, topic: str, max_messages: int, max_bytes: int | None, wait: float
     ) -> wire.Pull:
         """A pull that carries the acknowledgement of the batch before it."""
+        to_text(topic, "topic")
         if topic in self._unsettled:
             batch = self._unsettled.pop(topic)
             if topic in self._carried:
@@ -243,16 +246,25 @@ class SubscriberBase(ClientBase, Generic[B]):
 
 
 def bounded_wait(wait: float) -> float:
-    """How long a pull really waits."""
-    return min(max(wait, 0.0), WAIT_MAX_S)
+    """How long a pull really waits.
+
+    Raises:
+        InvalidArgument: it is no number.
+    """
+    seconds = to_seconds(wait, "wait")
+    if math.isnan(seconds):
+        raise InvalidArgument(reason="wait is a number of seconds, not nan")
+    return min(max(seconds, 0.0), WAIT_MAX_S)
 
 
 def topics_to_follow(topics: tuple[str, ...]) -> list[str]:
     """Each topic once.
 
     Raises:
-        InvalidArgument: there is none.
+        InvalidArgument: there is none, or one is no text.
     """
     if not topics:
         raise InvalidArgument(reason="follow needs at least one topic")
+    for topic in topics:
+        to_text(topic, "topic")
     return list(dict.fromkeys(topics))

@@ -55,7 +55,7 @@ class Server:
             host=host,
             port=port,
             memory=data is None if memory is None else memory,
-            data=None if data is None else os.fspath(data),
+            data=os.fspath(data) if isinstance(data, os.PathLike) else data,
             sync=sync,
             max_bytes=max_bytes,
             limits=limits,
@@ -114,8 +114,8 @@ class Server:
         """Start, and return when it can be connected to.
 
         Raises:
-            InvalidArgument: it runs already.
-            ServerError: the address cannot be listened on, or the data directory not be used.
+            ServerError: it runs already, the address cannot be listened on, or the data
+                directory not be used.
             StorageCorrupt, NewerFormat: what is in the data directory cannot be served.
         """
         life = self._begin()

@@ -42,10 +42,14 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
         """Refuse what cannot or must not be served.
 
         Raises:
-            InvalidArgument: a value has no meaning, two of them contradict each other, or
-                the host is open to the network.
+            InvalidArgument: a value has no meaning or is of the wrong type, two of them
+                contradict each other, or the host is open to the network.
             NotSupported: the sync mode is unknown.
         """
+        try:
+            msgspec.convert(msgspec.structs.asdict(self), ServerOptions)
+        except msgspec.ValidationError as error:
+            raise InvalidArgument(reason=f"these are no options of a server: {error}") from error
         if not 0 <= self.port <= 65_535:
             raise InvalidArgument(reason=f"a port is 0 to 65535, not {self.port}")
         if self.max_bytes is not None and self.max_bytes < MIB:

@@ -1,5 +1,6 @@
 """What the publisher shell does with the verbs that are its own."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,7 @@ import msgspec
 from mbctl.actions import sending, topics
 from mbctl.actions.output import Output
 from mbctl.errors import InvalidArgument, MessageTooLarge
-from mbctl.model import LIMITS, TopicSettings
+from mbctl.model import TopicSettings
 from mbctl.shell import ShellOptions
 from mbctl.shell import commands as c
 
@@ -65,7 +66,7 @@ class PublisherSide:
         payload = command.message
         if payload is None:
             assert command.file is not None, "the grammar gives one of both"
-            payload = _content(command.file)
+            payload = _content(command.file, self._publisher.limits.message_bytes)
         sending.send(
             self._publisher,
             self._output,
@@ -76,17 +77,16 @@ class PublisherSide:
         )
 
 
-def _content(path: str) -> bytes:
-    """The content of a file, if it can be a message."""
-    # The server may allow more than the default; what is refused here is what would fill
-    # the memory before anyone could refuse it.
-    limit = LIMITS.frame_bytes
+def _content(path: str, limit: int) -> bytes:
+    """The content of a file, if it can be a message: no more is read of a larger one."""
     try:
         with Path(path).expanduser().open("rb") as file:
             content = file.read(limit + 1)
+            # Of what is no file the system tells no size.
+            size = max(len(content), os.fstat(file.fileno()).st_size)
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InvalidArgument(reason=f"{path}: {reason.lower()}") from None
     if len(content) > limit:
-        raise MessageTooLarge(what="file", size=Path(path).stat().st_size, limit=limit)
+        raise MessageTooLarge(what="file", size=size, limit=limit)
     return content

@@ -9,8 +9,8 @@ import msgspec
 
 from mbctl.actions import receiving, subscriptions, text
 from mbctl.actions.messages import Look
-from mbctl.actions.output import Output, told
-from mbctl.actions.subscriptions import LIST_COLUMNS
+from mbctl.actions.output import Output
+from mbctl.actions.subscriptions import show_subscriptions
 from mbctl.errors import InvalidArgument, MbctlError, NotSubscribed, RequestRefused
 from mbctl.model import SubscribeOptions
 from mbctl.shell import ShellOptions
@@ -139,9 +139,7 @@ class SubscriberSide:
             case c.Follow(names, template, full):
                 self._follow(names, Look(template, full))
             case c.Subscriptions():
-                rows = [msgspec.structs.asdict(info) for info in self.subscriptions()]
-                columns = told(LIST_COLUMNS, rows, "unread_batches")
-                self._output.rows(columns, rows, empty="no subscriptions")
+                show_subscriptions(self.subscriptions(), self._output, "no subscriptions")
             case _:
                 raise AssertionError(f"the grammar lets no {command} into this shell")
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import msgspec
 
-from mbctl.batch import Buffer, ReadColumns, array_head
+from mbctl.batch import Buffer, ReadColumns, array_head, plain
 from mbctl.errors import Detail, MbctlError
 from mbctl.model import (
     LIMITS,
@@ -433,7 +433,7 @@ Reply = (
     | Error
 )
 
-_encoder = msgspec.msgpack.Encoder()
+_encoder = msgspec.msgpack.Encoder(enc_hook=plain)
 _NOTHING = msgspec.Raw(b"")
 
 

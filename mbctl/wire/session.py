@@ -13,6 +13,7 @@ with ``welcome``, which tells it how long a reply may be.
 Source: docs/protocol.md, "A connection's states".
 """
 
+import re
 from abc import ABC, abstractmethod
 from functools import cache
 from typing import Generic, TypeVar, get_args
@@ -194,6 +195,7 @@ class ServerSession(Session[Request]):
             return Rejected(id_, InvalidArgument(reason="a connection says hello only once"))
         if tag not in VERBS:
             return Rejected(id_, NotSupported(what=f"the verb {_quote(tag)!r}"))
+        reason = _PLACE.sub(lambda place: _field_of(tag, place), reason)
         return Rejected(id_, InvalidArgument(reason=f"a malformed {tag}: {reason}"))
 
 
@@ -251,4 +253,15 @@ def _reply_decoder() -> msgspec.msgpack.Decoder[Reply]:
 
 _envelope_decoder = msgspec.msgpack.Decoder(_Envelope)
 
-VERBS = frozenset(str(request.__struct_config__.tag) for request in get_args(Request))
+_REQUESTS = {str(request.__struct_config__.tag): request for request in get_args(Request)}
+VERBS = frozenset(_REQUESTS)
+
+# Where in a request something is wrong, as msgspec says it: the tag is at 0.
+_PLACE = re.compile(r"`\$\[([1-9]\d?)\]")
+
+
+def _field_of(tag: str, place: re.Match[str]) -> str:
+    """The name of the field at ``place``, which is what a caller knows it as."""
+    fields = _REQUESTS[tag].__struct_fields__
+    index = int(place[1]) - 1
+    return f"`{fields[index]}" if index < len(fields) else place[0]

@@ -60,6 +60,15 @@ def test_topic_create_with_other_settings_exits_3(run: Run, orders: str) -> None
     assert "exists already with other settings" in ended.err
 
 
+@pytest.mark.parametrize("bound", [f"--max-messages={2**63}", "--retain-bytes=99999999P"])
+def test_topic_create_says_how_large_a_bound_may_be(
+    run: Run, server: str, topic: str, bound: str
+) -> None:
+    ended = run("topic", "create", topic, bound)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert f"must be 1 to {2**63 - 1}, not " in ended.err
+
+
 def test_topic_create_bounds_are_those_of_topic_show(run: Run, server: str, topic: str) -> None:
     assert run("topic", "create", topic, "--max-messages", "5", "--max-bytes", "64M").code == 0
     shown = run("topic", "show", topic, "-o", "json").json
@@ -394,6 +403,10 @@ def test_subscription_list_shows_all_or_those_of_a_topic(
         (billed, "billing", True)
     ]
     assert listed[0]["last_pull"] is None
+    shown = run("subscription", "show", billed, "billing", "-o", "json").json
+    assert listed[0] == shown
+    in_shell = run("subscriber", "--name", "billing", "-c", "subscriptions", "-o", "jsonl")
+    assert f'"created":"{shown["created"]}"' in in_shell.out.decode()
     assert listed[0] in run("subscription", "list", "-o", "json").json
     assert run("subscription", "list", f"{billed}-none").code == 3
 

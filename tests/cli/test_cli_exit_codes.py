@@ -282,6 +282,7 @@ def test_backup_of_a_server_that_makes_as_many_as_it_may_exits_9(
 def test_no_cluster_is_a_failed_check_and_nothing_to_stop(run: Run, tmp_path: Path) -> None:
     where = ("--dir", str(tmp_path), "-o", "json")
     shown, stopped = run("cluster", "status", *where), run("cluster", "stop", *where)
+    assert "start one with: mbctl cluster start" in shown.err
     assert (shown.code, shown.json) == (8, [])
     assert (stopped.code, stopped.json) == (0, {"stopped": 0})
 

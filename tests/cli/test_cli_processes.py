@@ -364,7 +364,10 @@ def test_completion_works_in_the_shell(
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize(
     ("redirection", "complaint"),
-    [(">/dev/full", "error: no space left on device\n"), (">&-", "error: bad file descriptor\n")],
+    [
+        (">/dev/full", "no space left on device\n"),
+        (">&-", "bad file descriptor\n"),
+    ],
 )
 @pytest.mark.parametrize("command", ["topic list", "pull TOPIC --name billing -o raw", "-h"])
 def test_a_stdout_that_cannot_be_written_is_an_error(
@@ -382,7 +385,9 @@ def test_a_stdout_that_cannot_be_written_is_an_error(
         capture_output=True,
         text=True,
     )
-    assert (ended.returncode, ended.stderr) == (1, complaint)
+    # The help is written by the parser, which does not say where to.
+    prefix = "error: " if command == "-h" else "error: stdout: "
+    assert (ended.returncode, ended.stderr) == (1, prefix + complaint)
     assert unread(server, billed) == 1
 
 

@@ -132,6 +132,12 @@ def test_a_topic_that_must_be_new_is_refused_when_it_is_not(admin: Admin, topic:
         admin.create_topic(topic, exist_ok=False)
 
 
+def test_a_backup_to_what_is_no_file_is_refused(admin: Admin) -> None:
+    for target in (None, 5, b"name"):
+        with pytest.raises(InvalidArgument, match="a path or a binary file"):
+            admin.backup(target)  # type: ignore[arg-type]
+
+
 def test_a_name_that_is_no_text_is_refused(admin: Admin) -> None:
     with pytest.raises(InvalidArgument):
         admin.topic(5)  # type: ignore[arg-type]

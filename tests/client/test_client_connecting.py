@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from broker_process import BrokerProcess, wait_until
@@ -82,8 +83,8 @@ def test_a_host_that_cannot_be_found_is_told(host: str) -> None:
         Admin(f"{host}:5555", timeout=0.1)
 
 
-@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), 86_401])
-def test_a_timeout_without_meaning_is_refused(timeout: float, server: str) -> None:
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), 86_401, None, "5"])
+def test_a_timeout_without_meaning_is_refused(timeout: Any, server: str) -> None:
     with pytest.raises(InvalidArgument, match="timeout"):
         Admin(server, timeout=timeout)
 

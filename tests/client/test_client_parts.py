@@ -1,6 +1,9 @@
 """The small parts of the client: addresses, time, and what becomes a batch."""
 
 import time
+from datetime import datetime, timedelta, timezone
+from enum import Enum
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -57,6 +60,12 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         address.parse(text)
 
 
+@pytest.mark.parametrize("text", [None, 5555, b"127.0.0.1"])
+def test_what_is_no_text_is_no_address(text: Any) -> None:
+    with pytest.raises(InvalidArgument, match="an address is str"):
+        address.parse(text)
+
+
 # --- time ---------------------------------------------------------------------------------------
 
 
@@ -110,6 +119,49 @@ def test_anything_else_does_not(value: Any) -> None:
         packing.to_payloads([b"x", value])
 
 
+@pytest.mark.parametrize("values", [None, 5, "ab", b"ab", bytearray(b"ab"), memoryview(b"ab")])
+@pytest.mark.parametrize("pack", [packing.to_payloads, packing.to_keys, packing.to_headers])
+def test_one_value_is_no_list_of_them(pack: Any, values: Any) -> None:
+    if values is None and pack is not packing.to_payloads:
+        assert pack(values) is None
+    else:
+        with pytest.raises(InvalidArgument, match=f"are a list, not {type(values).__name__}"):
+            pack(values)
+
+
+def test_columns_that_are_empty_are_not_left_out() -> None:
+    for keys, headers in (([], None), (None, [])):
+        with pytest.raises(InvalidArgument, match="1 payloads but 0"):
+            packing.pack([b"a"], packing.to_keys(keys), packing.to_headers(headers), Limits())
+
+
+class Text(str):
+    """A text of somebody's own class."""
+
+
+class Colour(Text, Enum):
+    """Texts that say something else when they are shown."""
+
+    RED = "red"
+
+
+class Blob(bytes):
+    """Bytes of somebody's own class."""
+
+
+def test_texts_and_bytes_of_other_classes_are_packed_as_what_they_are() -> None:
+    payloads = packing.to_payloads([Blob(b"a"), Text("b"), Colour.RED])
+    keys = packing.to_keys([Blob(b"k"), None, Colour.RED])
+    headers = packing.to_headers([{Text("h"): Colour.RED}, None, {Colour.RED: Text("v")}])
+    for sent in (payloads, [packing.to_bytes(payload) for payload in (Blob(b"a"), "b", "red")]):
+        batch = packing.pack(sent, keys, headers, Limits())
+        columns = batches.decode(bytes(batch))
+        assert columns.payloads == [b"a", b"b", b"red"]
+        assert columns.keys == [b"k", None, b"red"]
+        assert columns.headers == [{"h": "red"}, None, {"red": "v"}]
+    assert packing.to_frame(wire.GetTopic(1, Text("t"))) == wire.encode(wire.GetTopic(1, "t"))
+
+
 def test_payloads_that_are_bytes_are_not_copied() -> None:
     payloads: list[packing.Payload] = [b"first", b"second"]
     listed = packing.to_payloads(payloads)
@@ -130,16 +182,38 @@ def test_a_packed_batch_is_what_the_server_validates() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "ms"), [(0, 0), (0.0014, 1), (1.5, 1500), (-2, -2000), (1e12, 10**15)]
+    ("seconds", "ms"),
+    [(0, 0), (5e-324, 1), (0.0014, 1), (Fraction(3, 2), 1500), (-2, -2000), (1e12, 10**15)],
 )
 def test_seconds_become_milliseconds(seconds: float, ms: int) -> None:
     assert packing.to_ms(seconds, "wait") == ms
 
 
-@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1e300])
-def test_seconds_that_are_no_number_do_not(seconds: float) -> None:
+@pytest.mark.parametrize(
+    "seconds", [float("nan"), float("inf"), -1e300, 10**400, None, "1", True, [1]]
+)
+def test_seconds_that_are_no_number_do_not(seconds: Any) -> None:
     with pytest.raises(InvalidArgument, match="wait"):
         packing.to_ms(seconds, "wait")
+
+
+@pytest.mark.parametrize("zone", [None, timezone(timedelta(hours=14))])
+def test_a_time_that_no_clock_shows_is_refused(zone: timezone | None) -> None:
+    with pytest.raises(InvalidArgument, match="from 1970 to 2262"):
+        packing.to_start(datetime.min.replace(tzinfo=zone))
+
+
+def test_offsets_become_ranges() -> None:
+    assert packing.to_ranges(None) is None
+    assert packing.to_ranges(iter([3, 1, 2, 2, 7])) == [(1, 4), (7, 8)]
+
+
+@pytest.mark.parametrize(
+    "offsets", [5, True, "12", b"12", [-1], [2**63 - 1], [True], [1.0], [[1]], [None]]
+)
+def test_what_is_no_offset_is_refused(offsets: Any) -> None:
+    with pytest.raises(InvalidArgument, match="offset"):
+        packing.to_ranges(offsets)
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,9 @@ def test_a_receipt_tells_where_a_send_was_stored(publisher: Publisher, topic: st
         {"payload": b"", "headers": {"a": 1}},
         {"payload": b"", "headers": {b"a": "b"}},
         {"payload": b"", "headers": {"a": "\ud800"}},
+        {"payload": b"", "headers": "a=b"},
+        {"payload": b"", "headers": 5},
+        {"payload": b"", "headers": ["a"]},
     ],
 )
 def test_what_is_no_message_is_refused_before_it_is_sent(
@@ -132,7 +135,14 @@ def test_what_is_no_message_is_refused_before_it_is_sent(
     assert publisher.send(topic, b"good").offset == 0
 
 
-@pytest.mark.parametrize("name", [None, 5, "\ud800", b"orders"])
+@pytest.mark.parametrize("name", [5, b"till", ["till"]])
+def test_a_name_that_is_no_text_is_refused(name: Any, publisher: Publisher) -> None:
+    for client in (Publisher, Subscriber):
+        with pytest.raises(InvalidArgument, match="a name is str"):
+            client(publisher.server, name=name)
+
+
+@pytest.mark.parametrize("name", [None, 5, "\ud800", b"orders", ["orders"]])
 def test_a_topic_that_is_no_text_is_refused_before_it_is_sent(
     name: Any, publisher: Publisher
 ) -> None:
@@ -341,8 +351,11 @@ def test_a_pipeline_ends_with_what_was_refused(publisher: Publisher, topic: str)
 
 
 def test_leaving_a_pipeline_raises_when_something_was_refused(publisher: Publisher) -> None:
-    with pytest.raises(SendFailed), publisher.pipeline() as pipe:
+    with pytest.raises(SendFailed) as failure, publisher.pipeline() as pipe:
         pipe.send("no-such-topic", b"a")
+    said = "a send of the pipeline was refused: topic 'no-such-topic' does not exist"
+    assert failure.value.message == said
+    assert failure.value.hint == "create it with: mbctl topic create no-such-topic"
 
 
 def test_large_messages_arrive_as_they_are_and_come_back_if_they_are_refused(

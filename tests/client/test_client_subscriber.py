@@ -7,6 +7,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any
 
 import pytest
 from broker_process import BrokerProcess, wait_until
@@ -97,8 +99,8 @@ def test_a_start_without_meaning_is_refused(start: object, server: str, filled: 
         assert subscriber.subscribe(filled).created
 
 
-@pytest.mark.parametrize("ack_wait", [0, -1, float("nan"), float("inf"), 1e300, 86_401])
-def test_an_ack_wait_without_meaning_is_refused(ack_wait: float, server: str, filled: str) -> None:
+@pytest.mark.parametrize("ack_wait", [0, -1, float("nan"), float("inf"), 1e300, 86_401, None])
+def test_an_ack_wait_without_meaning_is_refused(ack_wait: Any, server: str, filled: str) -> None:
     with Subscriber(server) as subscriber, pytest.raises(InvalidArgument):
         subscriber.subscribe(filled, ack_wait=ack_wait)
 
@@ -180,9 +182,10 @@ def test_a_pull_that_does_not_wait_is_empty_at_once(
     assert time.monotonic() - begin < 1
 
 
-def test_a_wait_that_is_no_number_is_refused(reader: Subscriber, filled: str) -> None:
-    with pytest.raises(InvalidArgument):
-        reader.pull(filled, wait=float("nan"))
+@pytest.mark.parametrize("wait", [float("nan"), None, "5", Decimal(5)])
+def test_a_wait_that_is_no_number_is_refused(wait: Any, reader: Subscriber, filled: str) -> None:
+    with pytest.raises(InvalidArgument, match="wait is a number of seconds"):
+        reader.pull(filled, wait=wait)
 
 
 def test_a_waiting_pull_is_answered_the_moment_something_comes(
@@ -397,10 +400,14 @@ def test_an_ack_does_not_touch_a_new_topic_of_the_same_name(
     assert unread(server, filled) == 10
 
 
-@pytest.mark.parametrize("name", ["no-such-topic", "\ud800", 7, None, ""])
+@pytest.mark.parametrize("name", ["no-such-topic", "\ud800", 7, None, "", ["a"]])
 def test_a_pull_from_what_is_no_topic_is_refused(name: object, reader: Subscriber) -> None:
     with pytest.raises((TopicNotFound, InvalidArgument)):
         reader.pull(name)  # type: ignore[arg-type]
+    with pytest.raises((TopicNotFound, InvalidArgument)):
+        next(reader.follow(name))  # type: ignore[arg-type]
+    with pytest.raises((TopicNotFound, InvalidArgument)):
+        reader.unsubscribe(name)  # type: ignore[arg-type]
     assert reader.is_connected
 
 

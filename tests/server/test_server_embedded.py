@@ -157,6 +157,7 @@ def test_server_that_runs_is_not_started_again() -> None:
         ({"sync": "always"}, InvalidArgument),
         ({"memory": False, "sync": "sometimes"}, NotSupported),
         ({"max_bytes": 5}, InvalidArgument),
+        ({"data": 5}, InvalidArgument),
         ({"host": "0.0.0.0"}, InvalidArgument),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 from shell_harness import MBCTL, PATIENCE_S, Ended, ServerProcess, run_shell
 
 from mbctl import Publisher, Subscriber
+from mbctl.model import MIB
 from mbctl.shell.commands import Kind
 from mbctl.shell.verb import Verb
 from mbctl.shell.verbs import VERBS
@@ -295,13 +296,20 @@ def test_topic_is_created_with_its_limits(topic: str) -> None:
     assert ended.err.startswith(f"<stdin>:4: error: topic '{topic}' is full")
 
 
-def test_file_above_any_limit_is_not_read_whole(topic: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "size"), [("huge", 10**12), ("~/huge", 10**12), ("/dev/zero", MIB + 1)]
+)
+def test_file_above_the_limit_is_not_read_whole(
+    topic: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, size: int
+) -> None:
     _create(topic)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(10**12)
-    ended = run_shell("publisher", "-c", f"send --file {tmp_path}/huge {topic}")
+    ended = run_shell("publisher", "-c", f"send --file {name} {topic}")
     assert ended.code == 7
-    assert "the file has 1000000000000 bytes and the limit is" in ended.err
+    assert f"the file has {size} bytes and the limit is {MIB};" in ended.err
 
 
 def test_follow_without_a_subscription_says_to_subscribe() -> None:

@@ -178,6 +178,21 @@ def test_malformed_request_is_rejected_with_its_id(data: bytes, code: str) -> No
     assert ping == wire.Ping(9)
 
 
+@pytest.mark.parametrize(
+    ("data", "field"),
+    [
+        (packed("topic", 7, None), "`topic`"),
+        (packed("createTopic", 7, "t", {"max_age": "1h"}), "`settings.max_age`"),
+        (packed("pull", 7, "t", 1, 1, 1, [1, [["0", 1]]]), "`acknowledge[1][0][0]`"),
+        (packed("pull", 7, "t", "all"), "`max_messages`"),
+    ],
+)
+def test_malformed_request_is_told_what_of_it_is_wrong(data: bytes, field: str) -> None:
+    (rejected,) = open_server().feed(data)
+    assert isinstance(rejected, Rejected)
+    assert rejected.error.message.endswith(f" - at {field}")
+
+
 def test_text_and_ranges_at_their_limits_are_taken() -> None:
     assert open_server().feed(packed("topic", 7, LONGEST)) == [wire.GetTopic(7, LONGEST)]
     (ack,) = open_server().feed(packed("ack", 7, "t", 1, [[0, 1]] * 10_000))

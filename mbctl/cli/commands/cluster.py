@@ -85,7 +85,11 @@ def status(context: typer.Context, directory: _Directory = None) -> int:
     found = _cluster(directory).status()
     rows = [msgspec.structs.asdict(one) for one in found]
     empty = "there is no cluster here; start one with: mbctl cluster start"
-    output_of(context).rows(columns, rows, empty=empty)
+    output = output_of(context)
+    output.rows(columns, rows, empty=empty)
+    if not rows and not output.for_people:
+        # A script that ends with 8 wants to know why, too.
+        output.note(empty)
     is_ready = bool(found) and all(one.state == "ready" for one in found)
     return exit_codes.OK if is_ready else exit_codes.CHECK_FAILED
 

@@ -11,7 +11,7 @@ from mbctl.client.aio.connection import Connection, Reply, until
 from mbctl.client.aio.follow import Follow, Following
 from mbctl.client.aio.messages import Batch
 from mbctl.client.deadline import Deadline
-from mbctl.client.packing import StartLike
+from mbctl.client.packing import StartLike, to_text
 from mbctl.client.subscribing import SubscriberBase, bounded_wait, topics_to_follow
 from mbctl.errors import (
     InvalidArgument,
@@ -207,11 +207,11 @@ class Subscriber(SubscriberBase[Batch], AioClient):
         """Let no other task wait for ``topics``: its next pull would acknowledge this one's.
 
         Raises:
-            InvalidArgument: another task does.
+            InvalidArgument: another task does, or a topic is no text.
         """
         self._here()
         for topic in topics:
-            if topic in self._waited:
+            if to_text(topic, "topic") in self._waited:
                 raise InvalidArgument(
                     reason=f"another task is pulling from {topic!r} with this Subscriber; "
                     "give each a Subscriber of its own, of the same name"
