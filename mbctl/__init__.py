@@ -9,15 +9,90 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mbctl.client.admin import Admin as Admin
-    from mbctl.client.messages import Batch as Batch
-    from mbctl.client.messages import Message as Message
-    from mbctl.client.pipeline import Pipeline as Pipeline
-    from mbctl.client.publisher import Publisher as Publisher
-    from mbctl.client.subscriber import Subscriber as Subscriber
-    from mbctl.errors import MbctlError as MbctlError
-    from mbctl.model import Receipt as Receipt
-    from mbctl.server.embedded import Server as Server
+    from mbctl.client.admin import Admin
+    from mbctl.client.messages import Batch, Message
+    from mbctl.client.pipeline import Pipeline
+    from mbctl.client.publisher import Publisher
+    from mbctl.client.subscriber import Subscriber
+    from mbctl.errors import (
+        BackupDamaged,
+        BatchTooLarge,
+        ConnectionFatal,
+        ConnectionLost,
+        DataLoss,
+        DiskFull,
+        Forbidden,
+        InvalidArgument,
+        InvalidName,
+        LimitExceeded,
+        MbctlError,
+        MessageTooLarge,
+        NewerFormat,
+        NotSubscribed,
+        NotSupported,
+        OffsetOutOfRange,
+        OutcomeUnknown,
+        ProtocolError,
+        RequestRefused,
+        SendFailed,
+        ServerError,
+        ServerStopping,
+        StorageCorrupt,
+        StorageError,
+        StorageFailed,
+        SubscriptionNotFound,
+        Timeout,
+        TopicExists,
+        TopicFull,
+        TopicNotFound,
+        Unauthenticated,
+        VersionMismatch,
+    )
+    from mbctl.model import Receipt
+    from mbctl.server.embedded import Server
+
+__all__ = [
+    "Admin",
+    "BackupDamaged",
+    "Batch",
+    "BatchTooLarge",
+    "ConnectionFatal",
+    "ConnectionLost",
+    "DataLoss",
+    "DiskFull",
+    "Forbidden",
+    "InvalidArgument",
+    "InvalidName",
+    "LimitExceeded",
+    "MbctlError",
+    "Message",
+    "MessageTooLarge",
+    "NewerFormat",
+    "NotSubscribed",
+    "NotSupported",
+    "OffsetOutOfRange",
+    "OutcomeUnknown",
+    "Pipeline",
+    "ProtocolError",
+    "Publisher",
+    "Receipt",
+    "RequestRefused",
+    "SendFailed",
+    "Server",
+    "ServerError",
+    "ServerStopping",
+    "StorageCorrupt",
+    "StorageError",
+    "StorageFailed",
+    "Subscriber",
+    "SubscriptionNotFound",
+    "Timeout",
+    "TopicExists",
+    "TopicFull",
+    "TopicNotFound",
+    "Unauthenticated",
+    "VersionMismatch",
+]
 
 _HOMES = {
     "Admin": "mbctl.client.admin",
@@ -42,7 +117,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    from mbctl import errors
-
-    public_errors = [name for name, value in vars(errors).items() if isinstance(value, type)]
-    return sorted([*globals(), *_HOMES, *public_errors])
+    return sorted({*globals(), *__all__})

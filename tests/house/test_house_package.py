@@ -11,7 +11,7 @@ import pytest
 from house_sources import PACKAGE, ROOT, files, text_of
 
 import mbctl
-from mbctl import cli
+from mbctl import cli, errors
 
 PYPROJECT: dict[str, Any] = tomllib.loads(text_of(ROOT / "pyproject.toml"))
 PROJECT: dict[str, Any] = PYPROJECT["project"]
@@ -46,6 +46,18 @@ def test_package_runs_as_a_module(arguments: list[str]) -> None:
         assert ended.stdout == f"mbctl {mbctl.__version__}\n"
     else:
         assert ended.stdout.startswith("Usage: mbctl ")
+
+
+def test_public_names_are_told_and_there() -> None:
+    own = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and value.__module__ == errors.__name__ and name[0] != "_"
+    }
+    assert set(mbctl.__all__) == own | set(mbctl._HOMES)
+    found: dict[str, Any] = {}
+    exec("from mbctl import *", found)
+    assert set(mbctl.__all__) == found.keys() - {"__builtins__"}
 
 
 def test_command_is_the_command_line() -> None:
