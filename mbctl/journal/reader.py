@@ -44,7 +44,7 @@ class Tail:
     """The batches appended last, in memory: all that are not written yet, and some more."""
 
     def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
+        self._max_bytes = max_bytes
         # Of a plain dict, to find the first after many have gone is to pass over all of them.
         self._batches: OrderedDict[int, Buffer] = OrderedDict()
         self._bytes = 0
@@ -67,7 +67,7 @@ class Tail:
         self._give_up()
 
     def _give_up(self) -> None:
-        while self._bytes > self.max_bytes:
+        while self._bytes > self._max_bytes:
             place = next(iter(self._batches))
             if place >= self._written:
                 return
@@ -79,32 +79,6 @@ class Tail:
             batch = self._batches.pop(place, None)
             if batch is not None:
                 self._bytes -= memoryview(batch).nbytes
-
-
-class _Lately:
-    """The batches read from disk last, for others who read the same and are not far behind.
-
-    No place is used twice, so what is here is right as long as it is.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._batches: OrderedDict[int, Buffer] = OrderedDict()
-        self._bytes = 0
-
-    def get(self, place: int) -> Buffer | None:
-        """The batch at ``place``, if it is here."""
-        return self._batches.get(place)
-
-    def add(self, place: int, batch: Buffer) -> None:
-        """Keep a batch, giving up those that were read first for it."""
-        if place in self._batches:
-            return
-        self._batches[place] = batch
-        self._bytes += memoryview(batch).nbytes
-        while self._bytes > self._max_bytes:
-            _, oldest = self._batches.popitem(last=False)
-            self._bytes -= memoryview(oldest).nbytes
 
 
 class _Read:
@@ -135,7 +109,6 @@ class Reader:
     ) -> None:
         self._directory = directory
         self._tail = tail
-        self._lately = _Lately(tail.max_bytes // 2)
         self._worker = worker
         self._failed = failed
         self._salt = salt
@@ -148,11 +121,6 @@ class Reader:
     def read(self, places: Sequence[int], done: Done) -> None:
         """Call ``done`` with the batches at ``places``, at once if all are in memory."""
         bodies: list[Buffer | Damaged | None] = [self._tail.get(place) for place in places]
-        if None in bodies:
-            bodies = [
-                self._lately.get(place) if body is None else body
-                for place, body in zip(places, bodies, strict=True)
-            ]
         if None not in bodies:
             done([body for body in bodies if body is not None])
             return
@@ -171,10 +139,6 @@ class Reader:
         else:
             del self._reads[read.number]
             self._call_waiting()
-            for place, at in read.missing:
-                body = read.bodies[at]
-                if body is not None and not isinstance(body, Damaged):
-                    self._lately.add(place, body)
             read.done([body for body in read.bodies if body is not None])
 
     def after_reads(self, call: Callable[[], None]) -> None:

@@ -7,7 +7,6 @@ from journal_world import SMALL, World
 from simulated_disk import SimulatedDisk
 
 import mbctl.files
-from mbctl import batch as batches
 from mbctl.journal.disk import JournalOptions
 from mbctl.journal.format import position_of
 from mbctl.journal.records import Damaged
@@ -50,43 +49,6 @@ def test_scattered_batches_do_not_keep_what_lies_between_them() -> None:
     size = sum(len(body) for body in found[0])  # type: ignore[arg-type]
     assert sum(kept.values()) < 2 * size
     assert len(found[0]) == 20
-
-
-class Counting(SimulatedDisk):
-    """A disk that counts what is read from it."""
-
-    bytes_read = 0
-
-    def pread(self, descriptor: int, size: int, position: int) -> bytes:
-        data = super().pread(descriptor, size, position)
-        self.bytes_read += len(data)
-        return data
-
-
-def test_who_reads_what_another_has_just_read_needs_no_disk() -> None:
-    options = JournalOptions(segment_bytes=1 << 20, tail_bytes=64 * KIB)
-    disk = Counting()
-    world = World(disk, options)
-    topic = world.topic()
-    for _ in range(200):
-        world.send(topic, size=1000)
-        world.commit()
-    world.turns.run()
-
-    def read(first: int, next_: int) -> int:
-        """Read the messages in between; how many bytes of the disk that took."""
-        before = disk.bytes_read
-        bodies = world.read([world.places[topic, offset] for offset in range(first, next_)])
-        payloads = [batches.decode(body).payloads[0] for body in bodies]
-        assert [int(payload.split(b"/")[1]) for payload in payloads] == [*range(first, next_)]
-        return disk.bytes_read - before
-
-    assert read(0, 20) > 20_000
-    assert read(5, 15) == 0
-    # Half as much is kept as of what is new: what was read long ago is read again.
-    assert read(20, 80) > 60_000
-    assert read(0, 20) > 20_000
-    assert read(70, 80) == 0
 
 
 class BadSector(SimulatedDisk):
