@@ -27,6 +27,7 @@ from mbctl.errors import (
 )
 from mbctl.model import MIB, NS_PER_S, Receipt
 from mbctl.server import log
+from mbctl.server.memory import unset_memory
 from mbctl.server.partial import FRAME_SHORT, READ_BYTES
 from mbctl.server.verbs import VERBS
 from mbctl.wire import messages as wire
@@ -75,7 +76,7 @@ class Connection(asyncio.BufferedProtocol):
         """When the frame under way, or the first one, must be complete."""
         self.stalled_since_ns: int | None = None
         """Since when the peer has not read what waits for it."""
-        self._wire = ServerSession(server.limits)
+        self._wire = ServerSession(server.limits, unset_memory)
         self._transport: asyncio.Transport | None = None
         self.buffered = 0
         """Bytes that came and were not acted on: of the frame under way, and before it."""
@@ -130,7 +131,9 @@ class Connection(asyncio.BufferedProtocol):
         """Memory for what comes next: of the large frame under way, or the server's inbox."""
         room = self._wire.room()
         self._receives = room is not None
-        return self.server.inbox if room is None else room[:READ_BYTES]
+        if room is not None:
+            return room[:READ_BYTES]
+        return self.server.inbox_begin if self._wire.expects_large else self.server.inbox
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what came and act on it, as far as this connection may."""

@@ -2,6 +2,8 @@
 
 import ctypes
 import sys
+from collections.abc import Callable
+from typing import cast
 
 from mbctl.model import MIB
 
@@ -12,6 +14,25 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 # What stays with the process: where all is on disk that is kept, what is under way at most times;
 # where it is in memory, a backlog that comes and goes too.
 _KEPT_BYTES, _KEPT_IN_MEMORY_BYTES = 64 * MIB, 256 * MIB
+
+
+def unset_memory(size: int) -> bytearray:
+    """Memory whose content is whatever was there: to be received into, all of it."""
+    return _new_bytearray(None, size)
+
+
+def _bytearray_maker() -> Callable[[None, int], bytearray]:
+    try:
+        # Clearing it first costs as much as receiving a third of it.
+        make = ctypes.pythonapi.PyByteArray_FromStringAndSize
+    except AttributeError:
+        return lambda _, size: bytearray(size)
+    make.restype = ctypes.py_object
+    make.argtypes = [ctypes.c_void_p, ctypes.c_ssize_t]
+    return cast("Callable[[None, int], bytearray]", make)
+
+
+_new_bytearray = _bytearray_maker()
 
 
 def keep_freed_memory(*, is_in_memory: bool) -> None:

@@ -16,6 +16,7 @@ from mbctl.server.listening import Listening
 from mbctl.server.partial import READ_BYTES, Partial
 from mbctl.server.turns import Turns
 from mbctl.server.unread import Unread
+from mbctl.wire.frames import BEGIN_BYTES
 
 _SWEEP_S = 1.0
 # Descriptors left for everything that is not a client's connection; at most half of all.
@@ -57,6 +58,8 @@ class Server:
         self.is_stopping = False
         self.inbox = memoryview(bytearray(READ_BYTES))
         """What is received comes in here; a connection copies what it does not use at once."""
+        self.inbox_begin = self.inbox[:BEGIN_BYTES]
+        """The same, to see a large frame begin."""
         self._members: dict[bytes, Connection] = {}
         self._lingering: dict[Connection, None] = {}
         self._listening = Listening(loop, lambda: Connection(self))

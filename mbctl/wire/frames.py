@@ -6,7 +6,7 @@
      └───────┴──────────────────┘
 
 The length is compared with the limit before anything is kept for it, and memory is taken
-only as bytes arrive. Source: docs/protocol.md, "Frames".
+only as bytes arrive, or as much as the frame before took. Source: docs/protocol.md, "Frames".
 
 What comes from a peer is received into ``room``, or fed from memory that is lent. A server
 keeps frames as they are and has thousands of peers: ``FrameReader``. A client takes out of
@@ -14,6 +14,7 @@ a frame what it needs and has one peer: ``FrameBuffer``.
 """
 
 import struct
+from collections.abc import Callable
 from typing import Protocol
 
 from mbctl.errors import ProtocolError
@@ -23,6 +24,13 @@ HEAD = struct.Struct(">I")
 # much of it has come that to take twice as much for it is nothing.
 _LARGE_BYTES = 32 * 1024
 _BEGUN_BYTES = 2 * 1024
+# Who has sent a frame of this size may be about to send another: then it is not looked for in much
+# that came, but received into memory of its own from its first bytes on. So much of that is taken
+# before it has come.
+_EXPECTED_MIN_BYTES = 128 * 1024
+_EXPECTED_MAX_BYTES = 1024 * 1024
+# What tells that it has begun, with its head.
+BEGIN_BYTES = 4 * 1024
 # The least room that a FrameBuffer has, and the most that it keeps while it holds nothing.
 _ROOM_BYTES = 256 * 1024
 _IDLE_BYTES = 8 * 1024 * 1024
@@ -67,10 +75,15 @@ class Frames(Protocol):
 class FrameReader:
     """Frames that own their bytes: a stored batch must not keep its neighbours alive."""
 
-    __slots__ = ("_filled", "_frame", "_length", "_position", "_source", "limit")
+    __slots__ = (
+        *("_allocate", "_filled", "_frame", "_length", "_position", "_source"),
+        *("expected", "limit"),
+    )
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, allocate: Callable[[int], bytearray] = bytearray) -> None:
+        """``allocate`` gives memory whose content does not matter."""
         self.limit = limit
+        self._allocate = allocate
         self.drop()
 
     def drop(self) -> None:
@@ -80,6 +93,8 @@ class FrameReader:
         # The large frame under way: its memory so far, how much of that is filled, its length.
         self._frame: bytearray | None = None
         self._filled = self._length = 0
+        self.expected = 0
+        """How long the next frame may be, if it is large; then ``BEGIN_BYTES`` are fed first."""
 
     @property
     def buffered(self) -> int:
@@ -124,7 +139,7 @@ class FrameReader:
         if self._frame is None and size >= _BEGUN_BYTES:
             (length,) = HEAD.unpack_from(self._source, self._position)
             if max(size, _LARGE_BYTES - 1) < length <= self.limit:
-                self._frame = bytearray(min(length, 2 * size))
+                self._frame = self._allocate(min(length, max(2 * size, self.expected)))
                 self._frame[:size] = memoryview(self._source)[start:]
                 self._filled, self._length = size, length
                 self._source, self._position = b"", 0
@@ -144,16 +159,24 @@ class FrameReader:
             if self._filled < self._length:
                 return None
             frame, self._frame = self._frame, None
+            self._expect(self._length)
             self._filled = self._length = 0
             return frame
         start = self._position + HEAD.size
         if start > len(self._source):
             return None
-        end = start + _length_at(self._source, self._position, self.limit)
+        length = _length_at(self._source, self._position, self.limit)
+        end = start + length
         if end > len(self._source):
             return None
         self._position = end
+        self._expect(length)
         return bytes(memoryview(self._source)[start:end])
+
+    def _expect(self, length: int) -> None:
+        """Note how long a frame was: the next one may be as long."""
+        is_large = length >= _EXPECTED_MIN_BYTES
+        self.expected = min(length, _EXPECTED_MAX_BYTES) if is_large else 0
 
     def _rest(self) -> bytearray:
         """What is not taken yet, alone in a buffer that can grow."""

@@ -15,6 +15,7 @@ Source: docs/protocol.md, "A connection's states".
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import cache
 from typing import Generic, TypeVar, get_args
 
@@ -172,9 +173,18 @@ class Session(ABC, Generic[M]):
 class ServerSession(Session[Request]):
     """The server's end: requests come out."""
 
-    def __init__(self, limits: Limits = LIMITS) -> None:
-        super().__init__(_hello_decoder(), FrameReader(limits.first_frame_bytes))
+    def __init__(
+        self, limits: Limits = LIMITS, allocate: Callable[[int], bytearray] = bytearray
+    ) -> None:
+        """``allocate`` gives memory for large frames, whose content does not matter."""
+        self._reader = FrameReader(limits.first_frame_bytes, allocate)
+        super().__init__(_hello_decoder(), self._reader)
         self._limits = limits
+
+    @property
+    def expects_large(self) -> bool:
+        """Whether a large frame may begin: then it is better to take ``BEGIN_BYTES`` first."""
+        return self._reader.expected > 0
 
     def _opening(self, event: Request | Rejected) -> Request | Fatal:
         if not isinstance(event, Hello):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from mbctl.errors import ProtocolError
-from mbctl.wire.frames import FrameBuffer, FrameReader, frame
+from mbctl.wire.frames import BEGIN_BYTES, FrameBuffer, FrameReader, frame
 
 Reader = FrameReader | FrameBuffer
 Way = Callable[..., list[bytes]]
@@ -190,3 +190,66 @@ def test_few_bytes_do_not_hold_the_large_piece_they_came_with() -> None:
     large = frame(b"x" * 1_000_000)
     assert held(FrameReader(1_000_000), large + b"\x00") < 4096
     assert held(FrameReader(1_000_000), large[:600_000], large[600_000:] + b"\x00") < 4096
+
+
+def dirty(size: int) -> bytearray:
+    """Memory that somebody else has used."""
+    return bytearray(b"?" * size)
+
+
+def begun(reader: FrameReader, data: bytes, chance: random.Random) -> list[bytes]:
+    """The frames of ``data``, received as a server does: the beginning of a large one first."""
+    frames = []
+    while data:
+        room = reader.room()
+        size = chance.randrange(1, 300_000)
+        if room is not None:
+            size = min(size, len(room))
+            room[:size] = data[:size]
+            reader.received(size)
+        else:
+            size = min(size, BEGIN_BYTES if reader.expected else size)
+            reader.feed(memoryview(bytearray(data[:size])))
+        del room
+        data = data[size:]
+        while (content := reader.next_frame()) is not None:
+            frames.append(bytes(content))
+        reader.keep()
+    return frames
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_frames_are_the_same_where_a_large_one_is_expected(seed: int) -> None:
+    chance = random.Random(seed)
+    sizes = [1, 100, 2_000, 4_090, 40_000, 131_072, 200_000, 1_500_000]
+    contents = [chance.randbytes(chance.choice(sizes)) for _ in range(25)]
+    reader = FrameReader(2_000_000, dirty)
+    assert begun(reader, b"".join(map(frame, contents)), chance) == contents
+    assert reader.buffered == 0
+
+
+def test_a_large_frame_is_expected_after_one_and_not_after_a_small_one() -> None:
+    reader = FrameReader(2_000_000)
+    large, small = frame(b"x" * 200_000), frame(b"x" * 100_000)
+    for data, expected in ((large, 200_000), (large, 200_000), (small, 0)):
+        assert taken(reader, data)
+        assert reader.expected == expected
+    assert taken(reader, frame(b"x" * 1_500_000))
+    assert reader.expected == 1024 * 1024
+
+
+def test_what_is_expected_is_received_where_it_stays() -> None:
+    reader = FrameReader(2_000_000)
+    data = frame(b"x" * 200_000)
+    assert taken(reader, data)
+    assert taken(reader, data[:BEGIN_BYTES]) == []
+    room = reader.room()
+    assert room is not None
+    assert len(room) == len(data) - BEGIN_BYTES
+    reader.drop()
+    assert reader.expected == 0
+    # Who has sent no such frame has only twice the room of what has come.
+    assert taken(reader, data[:BEGIN_BYTES]) == []
+    room = reader.room()
+    assert room is not None
+    assert len(room) < BEGIN_BYTES
