@@ -262,6 +262,11 @@ def pack(
         batches.check_keys(keys, limits)
     if headers is not None:
         batches.check_header_sets(headers, limits)
+    limit = limits.frame_bytes - _FRAME_HEAD_BYTES
+    if len(payloads) * len(payloads[0]) > limit and sum(map(len, payloads)) > limit:
+        # Told before they are packed: who splits them would pack them again.
+        batches.check_size("payload", max(map(len, payloads)), limits.message_bytes)
+        raise BatchTooLarge(size=sum(map(len, payloads)), what="bytes", limit=limit)
     batch: Packed
     if buffers is not None and keys is None and headers is None and _are_large(payloads):
         batch = batches.encode_parts(payloads)
@@ -273,8 +278,7 @@ def pack(
     size = size_of(batch)
     if size > limits.message_bytes:
         batches.check_size("payload", max(map(len, payloads)), limits.message_bytes)
-    if size > limits.frame_bytes - _FRAME_HEAD_BYTES:
-        limit = limits.frame_bytes - _FRAME_HEAD_BYTES
+    if size > limit:
         raise BatchTooLarge(size=size, what="bytes", limit=limit)
     return batch
 

@@ -107,7 +107,9 @@ class FrameReader:
             return None
         if self._filled == len(self._frame):
             # Twice as much as has come: who only claims a long frame takes up nothing.
-            self._frame = _grown(self._frame, min(self._length, 2 * self._filled))
+            grown = self._allocate(min(self._length, 2 * self._filled))
+            grown[: self._filled] = self._frame
+            self._frame = grown
         return memoryview(self._frame)[self._filled :]
 
     def received(self, count: int) -> None:
