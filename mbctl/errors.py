@@ -163,6 +163,13 @@ class TopicNotFound(RequestRefused):
     template = "topic {topic!r} does not exist"
     advice = "create it with: mbctl topic create {topic}"
 
+    @property
+    def hint(self) -> str:
+        """What to do about it; what could be no topic's name is not to be created."""
+        topic = str(self.details.get("topic", ""))
+        is_name = topic.isascii() and all(one.isalnum() or one in "._-" for one in topic)
+        return super().hint if topic and is_name else "see: mbctl topic list"
+
 
 class TopicExists(RequestRefused):
     """The topic exists already, with other settings than the ones asked for."""

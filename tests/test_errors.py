@@ -78,3 +78,16 @@ def test_error_says_the_same_wherever_it_is_read(
 
 def test_error_of_a_newer_peer_shows_what_is_not_known_of_it() -> None:
     assert errors.StorageCorrupt().message == "? is damaged: ? (at byte ?)"
+
+
+@pytest.mark.parametrize(
+    ("topic", "hint"),
+    [
+        ("orders.v2-x", "create it with: mbctl topic create orders.v2-x"),
+        ("2nd", "create it with: mbctl topic create 2nd"),
+        ("orders\n", "see: mbctl topic list"),
+        ("", "see: mbctl topic list"),
+    ],
+)
+def test_hint_names_no_topic_that_cannot_be(topic: str, hint: str) -> None:
+    assert errors.TopicNotFound(topic=topic).hint == hint

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from mbctl.client.base import ClientBase, Flow, expect
-from mbctl.client.packing import StartLike, to_ranges, to_start
+from mbctl.client.packing import StartLike, to_ranges, to_start, to_text
 from mbctl.client.pulled import Peeked
 from mbctl.errors import ConnectionLost, InvalidArgument, ProtocolError
 from mbctl.model import AtTime, Sought
@@ -51,6 +51,8 @@ class AdminBase(ClientBase):
         return self._counted(wire.PurgeTopic(0, topic))
 
     def _seek(self, topic: str, subscriber: str, start: StartLike) -> Flow[Sought]:
+        # Without one the server takes it for that of who asks.
+        to_text(subscriber, "subscriber")
         reply = yield wire.Seek(0, topic, to_start(start), subscriber)
         return expect(wire.SoughtReply, reply).sought
 

@@ -6,6 +6,7 @@ that a message arrives as it stands there.
 
 import os
 import sys
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import BinaryIO, NamedTuple
@@ -99,6 +100,9 @@ def read_lines(name: str, stream: BinaryIO) -> Iterator[Line]:
     while content := stream.readline(LINE_BYTES_MAX + 1):
         number += 1
         ended = content.endswith(b"\n")
+        if number == 1:
+            # A mark that some editors begin a file with.
+            content = content.removeprefix(BOM_UTF8)
         content = content.removesuffix(b"\n")
         rest = 0 if ended or len(content) <= LINE_BYTES_MAX else _skip_line(stream)
         yield Line(f"{name}:{number}", content, len(content) + rest)

@@ -144,3 +144,9 @@ def test_a_name_that_is_no_text_is_refused(admin: Admin) -> None:
     with pytest.raises(InvalidArgument):
         admin.topic("\ud800")
     assert admin.is_connected
+
+
+def test_moving_the_subscription_of_nobody_is_refused(admin: Admin, topic: str) -> None:
+    admin.create_topic(topic)
+    with pytest.raises(InvalidArgument, match="a subscriber is str, not NoneType"):
+        admin.seek(topic, None, 0)  # type: ignore[arg-type]

@@ -42,3 +42,9 @@ def test_overlong_line_is_counted_and_passed_over(
     else:
         assert [line.size for line in lines] == [4, 22]
     assert all(len(line.content) <= 5 for line in lines)
+
+
+def test_mark_of_an_editor_is_no_part_of_the_first_line() -> None:
+    script = b"\xef\xbb\xbfsend a b\n\xef\xbb\xbfsend\n"
+    contents = [line.content for line in read_lines("x", io.BytesIO(script))]
+    assert contents == [b"send a b", b"\xef\xbb\xbfsend"]
