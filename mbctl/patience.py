@@ -42,15 +42,15 @@ class Patience:
         self._passed = (self._passed + 1) % _TRIED_EVERY
         return 0 if self._passed else _MOST_NS
 
-    def took(self, ns: int) -> None:
-        """Note how long something took to come, however it was waited for."""
-        self._usual_ns += (min(ns, 2 * _USUAL_MAX_NS) - self._usual_ns) // _USUAL_SHARE
-
     @property
     def nap_s(self) -> float:
         """How long to sleep before looking, in seconds."""
         is_slow = _MOST_NS < self._usual_ns < _USUAL_MAX_NS
         return self._usual_ns / 2e9 if is_slow else 0.0
+
+    def took(self, ns: int) -> None:
+        """Note how long something took to come."""
+        self._usual_ns += (min(ns, 2 * _USUAL_MAX_NS) - self._usual_ns) // _USUAL_SHARE
 
     def paid(self) -> None:
         """Note that something came while looking."""

@@ -60,6 +60,21 @@ def test_a_try_in_vain_costs_one_look() -> None:
     assert not any(looks(learning, patience._TRIED_EVERY - 1))
 
 
+def test_half_of_what_is_usual_is_slept_through_where_that_is_long() -> None:
+    learning = Patience()
+    assert learning.nap_s == 0
+    for _ in range(100):
+        learning.took(300_000)
+    assert learning.nap_s == pytest.approx(0.000_150, rel=0.01)
+    # What was there when the nap ended: as good as at once.
+    for _ in range(10):
+        learning.took(0)
+    assert learning.nap_s == 0
+    for _ in range(100):
+        learning.took(10**9)
+    assert learning.nap_s == 0
+
+
 def test_on_a_single_core_it_never_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3})
     alone = Patience()

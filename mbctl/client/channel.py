@@ -117,9 +117,11 @@ class Channel:
         try:
             self._wait_at_most(deadline.remaining)
             began_ns = time.monotonic_ns()
-            count = self._found() or self._receive()
-            if self._is_brief:
-                self._patience.took(time.monotonic_ns() - began_ns)
+            count = self._found(began_ns)
+            if not count:
+                count = self._receive()
+                if self._is_brief:
+                    self._patience.took(time.monotonic_ns() - began_ns)
             self._take(count)
         except BlockingIOError as error:
             raise deadline.timeout("the answer") from error
@@ -158,22 +160,24 @@ class Channel:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
 
-    def _found(self) -> int:
+    def _found(self, began_ns: int) -> int:
         """Look for a moment whether something comes; how many bytes, 0 for none."""
         look_ns = self._patience.ns() if self._is_brief else 0
         if not look_ns:
             return 0
         if nap_s := self._patience.nap_s:
-            # To be woken costs as much as what is looked for; half of it is as good as never over.
             time.sleep(nap_s)
-        until_ns = time.monotonic_ns() + look_ns
+        looked_ns = now_ns = time.monotonic_ns()
         room = self._session.room()
         assert room is not None
-        while time.monotonic_ns() < until_ns:
+        while now_ns < looked_ns + look_ns:
             with suppress(BlockingIOError):
                 count = self._socket.recv_into(room, 0, socket.MSG_DONTWAIT)
+                # What was there when the nap ended may have been there for long.
+                self._patience.took(now_ns - began_ns if now_ns > looked_ns else 0)
                 self._patience.paid()
                 return count
+            now_ns = time.monotonic_ns()
         self._patience.failed()
         return 0
 
