@@ -12,9 +12,10 @@ from mbctl.model import LIMITS, MIB
 
 PULL_MESSAGES = 20_000
 """More than a reply may hold of all but the smallest messages: it is filled by bytes."""
-# As measured: a reply of small messages is worked on while it is in the processor's cache, one
-# of large ones is better copied in few pieces.
-_PULL_BYTES = 1 * MIB
+# As measured: a reply of small messages is worked on while it is in the processor's cache, but who
+# pulls less falls behind a durable publisher and is served from disk; one of large messages is
+# better copied in few pieces.
+_PULL_BYTES = 2 * MIB
 _LARGE_PULL_BYTES = 4 * MIB
 _FEW = 64
 
