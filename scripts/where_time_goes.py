@@ -3,7 +3,7 @@
 
     .venv/bin/python scripts/where_time_goes.py [--durable] [--subscribers 4] [--size 100]
 
-One publisher sends batches of 2,000 through a pipeline, subscribers pull 1 MiB at a time, the
+One publisher sends batches of 2,000 through a pipeline, subscribers pull 2 MiB at a time, the
 server is a process of its own. perf samples one of them at a time while all run, and each sample
 is put into a class by its function. Printed are nanoseconds a message, of that process alone.
 """
@@ -25,7 +25,7 @@ from pathlib import Path
 from mbctl import Publisher, Subscriber
 
 BATCH = 2000
-PULL_BYTES = 1 << 20
+PULL_BYTES = 2 << 20
 WARM_UP_S = 0.7
 TOPIC = "t"
 
