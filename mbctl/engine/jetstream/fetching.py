@@ -104,6 +104,9 @@ class Fetching:
             timeout_s = expires_s + _GRACE_S
         if self._listening is None:
             self._listening = await link.listen(self._heard)
+            if name != self._request:
+                # The subscription was moved meanwhile.
+                return
         self._timer = asyncio.get_running_loop().call_later(timeout_s, self._lose, name)
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{reader.topic.stream}.{reader.consumer}"
         reply_to = f"{self._listening.inbox}.{name}"
@@ -120,6 +123,12 @@ class Fetching:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def forget(self) -> None:
+        """What was asked of a consumer that is another now."""
+        self.stop()
+        self._came_meanwhile.clear()
+        self.is_dry = self.is_gone = False
 
     async def close(self) -> None:
         """Hear no more of the consumer."""
@@ -184,6 +193,9 @@ class Fetching:
         reader = self._reader
         if reader.is_paused:
             self._came_meanwhile.append(reply)
+            return
+        if not reader.is_of(reply.reply):
+            # The subscription was moved, and has another consumer.
             return
         delivery = delivery_of(reply.reply)
         self._has_come = True
