@@ -2,17 +2,23 @@
 
 Each request that has no answer is sent again; what a node that stands still has taken in before
 it is executed when that goes on. Here all that was asked is overheard, and asked once more.
+Besides: consumers that are nobody's, and several who change one subscription at once.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator
 
 import nats
 import pytest
-from engine_client import Client
+from engine_client import Client, Messages
+from engine_drivers import Pending
 from jetstream_driver import driver_of
 from nats.aio.msg import Msg
 
 from mbctl.engine.jetstream import marks
+from mbctl.engine.jetstream.api import Json
+from mbctl.errors import LimitExceeded
+from mbctl.model import Limits, SubscribeOptions
 
 pytestmark = pytest.mark.slow
 
@@ -111,3 +117,131 @@ def test_late_beginning_of_a_subscription_that_has_ended_holds_nothing(
     assert client.ack(client.pull(b"k"), b"k") == 1
     client.driver.settle()
     assert client.kept() == 0
+
+
+def consumers_of(client: Client) -> list[str]:
+    """The names of all consumers of the topic, whoever has them."""
+
+    async def listed() -> list[str]:
+        topic = await client.driver.engine.registry.get("orders")
+        return await client.driver.engine.api.consumer_names(topic.stream)
+
+    return client.driver._run(listed())
+
+
+def until_done(client: Client, *started: Pending) -> None:
+    """Wait until all that was started is answered."""
+    client.driver._until(lambda: all(one.done for one in started))
+
+
+def break_off(client: Client, name: str = "billing") -> None:
+    """Make a consumer as a server does that dies before it could name it."""
+
+    async def make() -> None:
+        engine = client.driver.engine
+        topic, stream = await engine.registry.look("orders")
+        place = await engine.consumers.resolve(topic, stream["state"], "earliest")
+        config = engine.consumers._config(topic, name, "0123456789abcdef")
+        assert await engine.consumers._make(topic, config, place, stream["state"])
+
+    client.driver._run(make())
+
+
+def test_subscription_whose_creation_was_broken_off_is_none(client: Client) -> None:
+    break_off(client)
+    assert client.driver.call("subscriptions", "orders") == []
+    client.send(b"a")
+    made = client.reader(start="new")
+    assert made.created
+    client.send(b"b")
+    assert client.pull().payloads == [b"b"]
+
+
+def test_consumer_that_somebody_may_be_making_holds_what_it_may_read(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.reader(b"k", name="keeper")
+    break_off(client)
+    client.send(b"a")
+    assert client.ack(client.pull(b"k"), b"k") == 1
+    assert client.kept() == 1
+    monkeypatch.setattr(marks, "LEFT_NS", 0)
+    client.send(b"b")
+    assert client.ack(client.pull(b"k"), b"k") == 1
+    assert client.kept() == 0
+    assert len(consumers_of(client)) == 1
+
+
+def test_consumer_that_somebody_has_is_left_whatever_its_age(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(marks, "LEFT_NS", 0)
+    client.reader(b"k", name="keeper")
+    client.reader()
+    client.send(b"a")
+    assert client.ack(client.pull(b"k"), b"k") == 1
+    assert client.kept() == 1
+    assert client.pull().payloads == [b"a"]
+
+
+def test_what_is_left_of_others_counts_for_no_limit_for_long(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client.driver.engine, "limits", Limits(topic_subscriptions=1))
+    break_off(client, name="passing")
+    monkeypatch.setattr(marks, "LEFT_NS", 0)
+    assert client.reader().created
+    with pytest.raises(LimitExceeded):
+        client.reader(b"k", name="keeper")
+
+
+def test_of_several_who_subscribe_under_one_name_at_once_one_makes_it(client: Client) -> None:
+    for number in range(5):
+        client.register(b"%d" % number, name="billing")
+    started = [
+        client.driver.start("subscribe", b"%d" % number, "orders", SubscribeOptions())
+        for number in range(5)
+    ]
+    until_done(client, *started)
+    assert sorted(one.result().created for one in started) == [False] * 4 + [True]
+    assert len(consumers_of(client)) == 1
+
+
+def test_options_changed_while_a_subscription_is_moved_are_kept(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.reader()
+    client.send(b"a")
+    call, changed = client.driver.engine.api.call, []
+
+    async def change_first(asked: str, request: Json | None = None) -> Json:
+        if asked.startswith("CONSUMER.CREATE") and not changed:
+            changed.append(asked)
+            answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+            options = SubscribeOptions(ack_wait=7)
+            client.driver.engine.subscribe(b"a", "orders", options, answer.set_result)
+            await answer
+        return await call(asked, request)
+
+    monkeypatch.setattr(client.driver.engine.api, "call", change_first)
+    client.seek("earliest")
+    assert changed
+    assert client.info().ack_wait == 7
+    assert len(consumers_of(client)) == 1
+
+
+def test_subscription_is_moved_while_it_is_read_and_acknowledged(client: Client) -> None:
+    client.reader()
+    client.send(b"0")
+    for number in range(1, 11):
+        client.send(b"%d" % number)
+        pulled = client.start_pull(wait_s=5)
+        sought = client.driver.start("seek", "orders", "billing", "earliest")
+        until_done(client, pulled, sought)
+        client.ack(Messages(pulled.result()))
+        assert not isinstance(sought.result(), Exception)
+    client.seek("new")
+    client.send(b"new")
+    assert client.pull().payloads == [b"new"]
+    assert client.info().created
+    assert len(consumers_of(client)) == 1

@@ -116,17 +116,17 @@ class Consumers:
         """Create a subscription that had the mark ``old``; None if somebody else just has."""
         parts = self._parts
         others = await self._others(topic, subscriber)
-        state = (await parts.registry.look(topic.name))[1]["state"]
         start = options.start
         if start is None:
             start = "new" if await self._has_one(topic, subscriber, others) else "earliest"
+        state = (await parts.registry.look(topic.name))[1]["state"]
         place = await self.resolve(topic, state, start, first)
         options = msgspec.structs.replace(options, start=None)
         if names.is_ephemeral(subscriber):
             config = self._ephemeral_config(topic, subscriber, options)
             return place if await self._make(topic, config, place, state) else None
         begun = ConfirmedEntry("", options=options, created=parts.runtime.wall_ns())
-        is_begun = await self._begin(topic, subscriber, old, begun, place, state)
+        is_begun = await self._begin(topic, subscriber, old, begun, at=place, state=state)
         return place if is_begun else None
 
     async def _others(self, topic: Topic, subscriber: str) -> set[str]:
@@ -158,7 +158,14 @@ class Consumers:
         return False
 
     async def _begin(
-        self, topic: Topic, subscriber: str, old: str, begun: ConfirmedEntry, at: Place, state: Json
+        self,
+        topic: Topic,
+        subscriber: str,
+        old: str,
+        begun: ConfirmedEntry,
+        *,
+        at: Place,
+        state: Json,
     ) -> bool:
         """Let a durable subscription begin at a place, if its mark is ``old``; whether it does."""
         until = asyncio.get_running_loop().time() + MAKING_S
@@ -301,8 +308,8 @@ class Consumers:
     async def _move(self, topic: Topic, found: Found, place: Place, state: Json) -> bool:
         """Let a subscription be at another place; False if it has changed meanwhile."""
         if found.mark:
-            kept = ConfirmedEntry()
-            return await self._begin(topic, found.subscriber, found.mark, kept, place, state)
+            of, kept = found.subscriber, ConfirmedEntry()
+            return await self._begin(topic, of, found.mark, kept, at=place, state=state)
         keys = names.batch_key(topic.topic_id, found.subscriber, "", ">")
         await self._parts.api.remove(names.BUCKET, keys)
         await self._note_index(topic, found.name, place)
@@ -362,11 +369,16 @@ class Consumers:
         keys = names.batch_key(topic.topic_id, of.subscriber, of.mark, ">")
         info = await api.call(f"STREAM.INFO.{names.BUCKET}", {"subjects_filter": keys})
         found = []
+        # One that is acknowledged may have been stored again, late.
+        floor = int(of.consumer["ack_floor"]["stream_seq"])
         for key in info["state"].get("subjects") or {}:
+            sequence = int(key.rpartition(".")[2])
+            if sequence <= floor:
+                continue
             value, revision = await api.get(key, names.BUCKET)
             entry = entries.batch_entry(value)
             if entry is not None and entry.parked:
-                found.append((int(key.rpartition(".")[2]), entry, revision))
+                found.append((sequence, entry, revision))
         return sorted(found)
 
     # --- describing -----------------------------------------------------------------------

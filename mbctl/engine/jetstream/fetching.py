@@ -182,7 +182,7 @@ class Fetching:
         self._reader.wake()
 
     def go_on(self) -> None:
-        """Take what came since a subscription was moved: it is numbered from 1 again."""
+        """Take what came since an ephemeral one was moved: it is numbered from 1 again."""
         came, self._came_meanwhile = self._came_meanwhile, []
         self.is_dry = False
         first = [at for at, one in enumerate(came) if delivery_of(one.reply).consumer_sequence == 1]
@@ -191,11 +191,11 @@ class Fetching:
 
     def _deliver(self, reply: Reply) -> None:
         reader = self._reader
-        if reader.is_paused:
-            self._came_meanwhile.append(reply)
-            return
         if not reader.is_of(reply.reply):
             # The subscription was moved, and has another consumer.
+            return
+        if reader.is_paused:
+            self._came_meanwhile.append(reply)
             return
         delivery = delivery_of(reply.reply)
         self._has_come = True

@@ -190,7 +190,8 @@ class Serving:
                 self._answer(pull, Timeout(what="the cluster's answer", seconds=seconds))
                 return
             await asyncio.sleep(pause_s)
-        if pull.number not in self.pulls or fetching.is_under_way or self._reader.is_ended:
+        is_due = self._reader.mending.is_due or self._reader.is_ended
+        if pull.number not in self.pulls or fetching.is_under_way or is_due:
             return
         may_wait = self._may_wait and not has_some
         wait_s = (pull.until_ns - runtime.now_ns()) / NS_PER_S if may_wait else 0

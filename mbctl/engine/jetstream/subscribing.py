@@ -132,6 +132,9 @@ class Subscribing(Publishing):
             reader = self._reader_for(known, found, options)
             reader.options = options
             if subscribed.created:
+                if reader.is_durable and reader.consumer:
+                    # That was of one that has ended, and it was not heard.
+                    reader.moved()
                 reader.begin_at(names.sequence_of(subscribed.offset))
             return subscribed
 
