@@ -189,6 +189,31 @@ def test_server_that_did_not_hear_of_a_move_reads_from_the_new_place(
 
 
 @pytest.mark.slow
+def test_server_that_did_not_hear_of_an_end_reads_what_was_subscribed_again(
+    clusters: Callable[[int], str],
+) -> None:
+    async def work(one: JetStreamEngine, other: JetStreamEngine) -> list[int]:
+        other.link.on_event = lambda _body, _reply: None
+        one.register_publisher(SESSION, lambda _: None)
+        await subscribe(other)
+        await asked(one.send, SESSION, 1, TOPIC, batches.encode([b"x"]), age_ms=0)
+
+        async def pull() -> Any:
+            return await asked(
+                other.pull, b"b", TOPIC, max_messages=99, max_bytes=9999, wait_ms=2000
+            )
+
+        got = await pull()
+        first = got.pieces[0][0]
+        assert await asked(other.ack, b"b", TOPIC, got.topic_id, [(first, first + 1)]) == 1
+        await asked(one.unsubscribe, TOPIC, "billing")
+        await subscribe(one)
+        return [names.sequence_of(offset) for offset, *_ in (await pull()).pieces]
+
+    assert with_two(clusters(1), work) == [1]
+
+
+@pytest.mark.slow
 def test_subscription_made_while_all_is_given_up_misses_nothing_after_its_beginning(
     clusters: Callable[[int], str],
 ) -> None:

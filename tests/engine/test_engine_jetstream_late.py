@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import nats
 import pytest
-from engine_client import Client, Messages
+from engine_client import Client, Messages, part
 from engine_drivers import Pending
 from jetstream_driver import driver_of
 from nats.aio.msg import Msg
@@ -22,6 +22,9 @@ from mbctl.model import Limits, SubscribeOptions
 
 pytestmark = pytest.mark.slow
 
+CREATE, RESET, DELETE = (f"$JS.API.CONSUMER.{verb}" for verb in ("CREATE", "RESET", "DELETE"))
+PART = "$KV.mbctl.batch"
+
 
 @pytest.fixture(params=[1, 3], ids=["one-node", "three-nodes"])
 def client(request: pytest.FixtureRequest, clusters: Callable[[int], str]) -> Iterator[Client]:
@@ -32,37 +35,40 @@ def client(request: pytest.FixtureRequest, clusters: Callable[[int], str]) -> It
 
 
 class Overheard:
-    """All changes of consumers that were asked for, to be asked for once more."""
+    """All changes that were asked for of consumers, and of what was read in part."""
 
     def __init__(self, client: Client) -> None:
-        self._run = client.driver._run
+        self._driver = client.driver
         self._asked: list[Msg] = []
-        self._other = self._run(self._listen(client.driver.url))
+        self._other = self._driver._run(self._listen(client.driver.url))
 
     async def _listen(self, url: str) -> nats.NATS:
         async def note(message: Msg) -> None:
             self._asked.append(message)
 
         other = await nats.connect(url.split(","))
-        for verb in ("CREATE", "RESET", "DELETE"):
-            await other.subscribe(f"$JS.API.CONSUMER.{verb}.>", cb=note)
+        for subject in (CREATE, RESET, DELETE, PART):
+            await other.subscribe(f"{subject}.>", cb=note)
         await other.flush()
         return other
 
-    def arrive_late(self, verb: str, asked: list[Msg]) -> int:
-        """Have the requests of this verb executed once more; how many that are."""
-        some = [one for one in asked if one.subject.startswith(f"$JS.API.CONSUMER.{verb}.")]
-        for one in some:
-            self._run(self._other.request(one.subject, one.data, timeout=5))
-        return len(some)
+    def so_far(self, subject: str, count: int = 1) -> list[Msg]:
+        """What was asked for of this kind until now, which is so much at least."""
+        self._driver._until(lambda: sum(_is_of(subject, one) for one in self._asked) >= count)
+        return [one for one in self._asked if _is_of(subject, one)]
 
-    def so_far(self) -> list[Msg]:
-        """What was asked for until now."""
-        self._run(self._other.flush())
-        return list(self._asked)
+    def arrive_late(self, asked: list[Msg]) -> None:
+        """Have requests executed once more."""
+        for one in asked:
+            again = self._other.request(one.subject, one.data, timeout=5, headers=one.headers)
+            self._driver._run(again)
 
     def close(self) -> None:
-        self._run(self._other.close())
+        self._driver._run(self._other.close())
+
+
+def _is_of(subject: str, message: Msg) -> bool:
+    return message.subject.startswith(f"{subject}.")
 
 
 @pytest.fixture
@@ -79,9 +85,9 @@ def test_late_end_of_a_subscription_does_not_end_the_next(
     client.reader()
     client.send(b"a")
     client.driver.call("unsubscribe", "orders", "billing")
-    asked = overheard.so_far()
+    asked = overheard.so_far(DELETE)
     client.reader(start="earliest")
-    assert overheard.arrive_late("DELETE", asked)
+    overheard.arrive_late(asked)
     assert client.pull().payloads == [b"a"]
     client.driver.restart(crash=True)
     client.reader()
@@ -94,12 +100,25 @@ def test_late_move_of_a_subscription_does_not_undo_the_next(
     client.reader()
     client.send(b"a")
     client.seek("new")
-    asked = overheard.so_far()
+    asked = overheard.so_far(CREATE, 2) + overheard.so_far(RESET)
     client.seek("earliest")
-    for verb in ("CREATE", "RESET", "DELETE"):
-        overheard.arrive_late(verb, asked)
+    overheard.arrive_late(asked)
     assert client.info().unread_batches == 1
     assert client.pull().payloads == [b"a"]
+
+
+def test_late_word_of_what_was_read_in_part_is_nothing_after_a_move(
+    client: Client, overheard: Overheard
+) -> None:
+    client.reader()
+    client.send(b"a", b"b")
+    assert client.ack(part(client.pull(), 0)) == 1
+    asked = overheard.so_far(PART)
+    client.seek("earliest")
+    overheard.arrive_late(asked)
+    client.driver.restart(crash=True)
+    client.reader()
+    assert client.pull().payloads == [b"a", b"b"]
 
 
 def test_late_beginning_of_a_subscription_that_has_ended_holds_nothing(
@@ -108,7 +127,7 @@ def test_late_beginning_of_a_subscription_that_has_ended_holds_nothing(
     client.reader(b"k", name="keeper")
     client.reader()
     client.driver.call("unsubscribe", "orders", "billing")
-    assert overheard.arrive_late("CREATE", overheard.so_far())
+    overheard.arrive_late(overheard.so_far(CREATE, 2))
     infos = client.driver.call("subscriptions", "orders")
     assert [info.subscriber for info in infos] == ["keeper"]
     client.send(b"a")
@@ -193,6 +212,26 @@ def test_what_is_left_of_others_counts_for_no_limit_for_long(
     assert client.reader().created
     with pytest.raises(LimitExceeded):
         client.reader(b"k", name="keeper")
+
+
+def test_consumer_that_is_none_of_ours_is_left(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def watch() -> None:
+        topic = await client.driver.engine.registry.get("orders")
+        config = {"durable_name": "watcher", "ack_policy": "explicit"}
+        request = {"stream_name": topic.stream, "config": config}
+        await client.driver.engine.api.call(f"CONSUMER.CREATE.{topic.stream}.watcher", request)
+
+    monkeypatch.setattr(marks, "LEFT_NS", 0)
+    client.driver._run(watch())
+    client.reader()
+    infos = client.driver.call("subscriptions", "orders")
+    assert [info.subscriber for info in infos] == ["billing"]
+    client.send(b"a")
+    assert client.ack(client.pull()) == 1
+    assert client.kept() == 1
+    assert "watcher" in consumers_of(client)
 
 
 def test_of_several_who_subscribe_under_one_name_at_once_one_makes_it(client: Client) -> None:

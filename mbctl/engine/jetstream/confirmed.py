@@ -142,8 +142,10 @@ class Confirmed:
             entry = self._entry
             if not is_moved:
                 entry = entry.with_more(group.ranges, group.parts)
-            # That of a subscription which has ended is not to come back.
             is_gone = not entry.epoch
+            if is_gone:
+                # That of a subscription which has ended is not to come back; a new one may.
+                self._revision = None
             if is_gone or await self._put(await self._bounded(entry)):
                 if times_forgotten == self._times_forgotten:
                     self._learn(entry.epoch)

@@ -117,10 +117,12 @@ class Marks:
         subscriber = names.subscriber_of(consumer["name"])
         if names.is_ephemeral(subscriber):
             return _ephemeral(consumer)
+        mark = names.mark_of(consumer["name"])
+        if not mark:
+            return None
         key = names.confirmed_key(topic.topic_id, subscriber)
         entry = entries.confirmed_entry((await self._parts.api.get(key, names.BUCKET))[0])
-        is_owned = entry.epoch == names.mark_of(consumer["name"])
-        return Found(consumer, entry.options, entry.created) if is_owned else None
+        return Found(consumer, entry.options, entry.created) if entry.epoch == mark else None
 
     # --- changing -------------------------------------------------------------------------
 
@@ -144,22 +146,22 @@ class Marks:
                     return True
                 continue
             # If an attempt was not answered it may have done it.
-            entry, _ = await self._certain(key)
+            entry = await self._certain(key)
             if entry.epoch != old:
                 return entry.epoch == new.epoch
         raise OutcomeUnknown(what="the change of the subscription")
 
-    async def _certain(self, key: str) -> tuple[ConfirmedEntry, int]:
-        """An entry as it is, and its revision: written back, so that it is no old one.
+    async def _certain(self, key: str) -> ConfirmedEntry:
+        """An entry as it is: written back, so that it is no old one.
 
         What was asked before of who knew the revision that it had changes nothing after this.
         """
         api = self._parts.api
         for _ in range(_ATTEMPTS):
             value, revision = await api.get(key, names.BUCKET)
-            written = await api.put(key, value or entries.encode(ConfirmedEntry()), revision)
-            if written is not None:
-                return entries.confirmed_entry(value), written
+            entry = entries.confirmed_entry(value)
+            if await api.put(key, entries.encode(entry), revision) is not None:
+                return entry
         raise OutcomeUnknown(what="the change of the subscription")
 
     async def change_options(self, topic: Topic, found: Found, options: SubscribeOptions) -> bool:
@@ -199,17 +201,19 @@ class Marks:
         await api.maybe(f"CONSUMER.DELETE.{topic.stream}.{name}", None, CONSUMER_NOT_FOUND)
 
     async def clear(self, topic: Topic, consumer: Json) -> bool:
-        """Delete a consumer that seems to be nobody's, if nobody is making it; whether it was."""
-        if time_ns(consumer["ts"]) - time_ns(consumer["created"]) < LEFT_NS:
-            return False
+        """Delete a consumer that seems to be nobody's, if nobody is making it; whether it was.
+
+        One that is none of ours is left: somebody looks on.
+        """
         subscriber, mark = names.subscriber_of(consumer["name"]), names.mark_of(consumer["name"])
-        key = names.confirmed_key(topic.topic_id, subscriber)
-        entry, _ = await self._certain(key)
+        age_ns = time_ns(consumer["ts"]) - time_ns(consumer["created"])
+        if not mark or age_ns < LEFT_NS:
+            return False
+        # From now on whoever was so slow to name it cannot: the entry has another revision.
+        entry = await self._certain(names.confirmed_key(topic.topic_id, subscriber))
         if entry.epoch == mark:
             return False
         await self.discard(topic, subscriber, mark)
-        if not entry.epoch:
-            await self.forget(topic, subscriber)
         return True
 
 

@@ -62,8 +62,9 @@ def subscriber_of(consumer: str) -> str:
 
 
 def mark_of(consumer: str) -> str:
-    """The mark of a consumer; empty if it has none."""
-    return "" if is_ephemeral(consumer) else consumer.rpartition("~")[2]
+    """The mark of a consumer; empty if it is ephemeral, or none of ours."""
+    subscriber, *rest = consumer.split("~")
+    return rest[1] if subscriber and len(rest) == 2 else ""
 
 
 def is_ephemeral(subscriber: str) -> bool:

@@ -145,7 +145,7 @@ class Reclaiming:
         # With one missing, or one more than was counted, what it has read is not known.
         if len(consumers) < stream["state"]["consumer_count"]:
             return None
-        durable = [one for one in consumers if names.mark_of(one["name"])]
+        durable = [one for one in consumers if not names.is_ephemeral(one["name"])]
         # Whatever is nobody's counts as long as somebody may be making it.
         for consumer in sorted(durable, key=_floor_of):
             if not await self._is_left(topic, consumer):
