@@ -11,7 +11,7 @@ from jetstream_driver import JetStreamDriver
 from mbctl import batch as batches
 from mbctl.engine.jetstream import names
 from mbctl.engine.jetstream.address import parse_address
-from mbctl.engine.jetstream.confirmed import Confirmed, begin_epoch
+from mbctl.engine.jetstream.confirmed import Confirmed
 from mbctl.engine.jetstream.engine import JetStreamEngine, open_engine
 from mbctl.engine.jetstream.entries import ConfirmedEntry, confirmed_entry, encode
 from mbctl.engine.jetstream.mending import missing_of
@@ -100,6 +100,12 @@ async def asked(verb: Callable[..., Any], *args: Any, **named: Any) -> Any:
     return found
 
 
+async def subscribe(engine: JetStreamEngine, name: str = "billing", member: bytes = b"b") -> None:
+    """Let somebody read the topic at an engine."""
+    engine.register_subscriber(member, name, lambda _: None)
+    await asked(engine.subscribe, member, TOPIC, SubscribeOptions())
+
+
 def with_two(url: str, work: Callable[[JetStreamEngine, JetStreamEngine], Awaitable[T]]) -> T:
     """What comes of work with two engines on one cluster, and an empty topic ``confirmed``."""
 
@@ -124,6 +130,7 @@ def test_two_servers_that_acknowledge_at_once_lose_nothing_of_each_other(
 ) -> None:
     async def work(one: JetStreamEngine, other: JetStreamEngine) -> ConfirmedEntry:
         topic = await one.registry.get(TOPIC)
+        await subscribe(one)
         both = [Confirmed(engine, topic, "billing") for engine in (one, other)]
         notes = [both[at % 2].note(at) for at in range(40)]
         await asyncio.gather(*notes[::3])
@@ -140,10 +147,11 @@ def test_what_is_acknowledged_of_a_place_that_was_left_changes_nothing(
 ) -> None:
     async def work(one: JetStreamEngine, other: JetStreamEngine) -> list[Range]:
         topic = await one.registry.get(TOPIC)
+        await subscribe(one)
         mine, theirs = (Confirmed(engine, topic, "billing") for engine in (one, other))
         await mine.note(7)
         await theirs.settle()
-        await begin_epoch(one.api, topic.topic_id, "billing")
+        await asked(one.seek, TOPIC, "billing", "earliest")
         mine.forget()
         await theirs.note(8)
         await mine.note(9)
@@ -159,8 +167,7 @@ def test_server_that_did_not_hear_of_a_move_reads_from_the_new_place(
     async def work(one: JetStreamEngine, other: JetStreamEngine) -> list[int]:
         other.link.on_event = lambda _body, _reply: None
         one.register_publisher(SESSION, lambda _: None)
-        other.register_subscriber(b"b", "billing", lambda _: None)
-        await asked(other.subscribe, b"b", TOPIC, SubscribeOptions())
+        await subscribe(other)
 
         async def send(number: int) -> Any:
             return await asked(one.send, SESSION, number, TOPIC, batches.encode([b"x"]), age_ms=0)
@@ -182,14 +189,38 @@ def test_server_that_did_not_hear_of_a_move_reads_from_the_new_place(
 
 
 @pytest.mark.slow
+def test_server_that_did_not_hear_of_an_end_reads_what_was_subscribed_again(
+    clusters: Callable[[int], str],
+) -> None:
+    async def work(one: JetStreamEngine, other: JetStreamEngine) -> list[int]:
+        other.link.on_event = lambda _body, _reply: None
+        one.register_publisher(SESSION, lambda _: None)
+        await subscribe(other)
+        await asked(one.send, SESSION, 1, TOPIC, batches.encode([b"x"]), age_ms=0)
+
+        async def pull() -> Any:
+            return await asked(
+                other.pull, b"b", TOPIC, max_messages=99, max_bytes=9999, wait_ms=2000
+            )
+
+        got = await pull()
+        first = got.pieces[0][0]
+        assert await asked(other.ack, b"b", TOPIC, got.topic_id, [(first, first + 1)]) == 1
+        await asked(one.unsubscribe, TOPIC, "billing")
+        await subscribe(one)
+        return [names.sequence_of(offset) for offset, *_ in (await pull()).pieces]
+
+    assert with_two(clusters(1), work) == [1]
+
+
+@pytest.mark.slow
 def test_subscription_made_while_all_is_given_up_misses_nothing_after_its_beginning(
     clusters: Callable[[int], str],
 ) -> None:
     async def work(one: JetStreamEngine, other: JetStreamEngine) -> None:
         for engine in (one, other):
             engine.register_publisher(SESSION, lambda _: None)
-        one.register_subscriber(b"a", "first", lambda _: None)
-        await asked(one.subscribe, b"a", TOPIC, SubscribeOptions())
+        await subscribe(one, "first", b"a")
         topic = await one.registry.get(TOPIC)
         offsets: list[int] = []
         seen: set[bool] = set()
@@ -294,7 +325,9 @@ def stored(driver: JetStreamDriver) -> tuple[bytes, int]:
 
     async def read() -> tuple[bytes, int]:
         topic = await driver.engine.registry.get("orders")
-        key = names.batch_key(topic.topic_id, "billing", 1)
+        found = await driver.engine.consumers.find(topic, "billing")
+        assert found is not None
+        key = names.batch_key(topic.topic_id, "billing", found.mark, 1)
         return await driver.engine.api.get(key, names.BUCKET)
 
     found = driver._run(read())
@@ -349,6 +382,7 @@ def test_entry_has_no_holes_of_batches_that_are_gone(clusters: Callable[[int], s
         )
         await asyncio.gather(*sends)
         await asked(one.purge_topic, TOPIC)
+        await subscribe(one)
         confirmed = Confirmed(one, await one.registry.get(TOPIC), "billing")
         # Every second one was acknowledged, and the others were given up.
         await asyncio.gather(*(confirmed.note(sequence) for sequence in range(2, 1100, 2)))

@@ -23,11 +23,16 @@ def held(count: int = 10, delivered: int = 1) -> Held:
 
 @pytest.mark.parametrize("name", ["orders", "a.b.c", "_x-1", "x" * 200])
 def test_name_survives_its_encoding_and_has_nothing_that_separates(name: str) -> None:
-    stream, consumer = names.stream_of(name, 2**62), names.consumer_of(name, 2**62)
+    stream, consumer = names.stream_of(name, 2**62), names.consumer_of(name, 2**62, "ab" * 8)
     assert names.topic_of(stream) == name
-    assert names.subscriber_of(consumer) == name
+    assert (names.subscriber_of(consumer), names.mark_of(consumer)) == (name, "ab" * 8)
     assert "." not in stream + consumer
     assert max(len(stream), len(consumer)) <= 255
+
+
+@pytest.mark.parametrize("consumer", [names.consumer_of("~a1b2", 5), "watcher", "a~5", "a~b~c~d"])
+def test_consumer_of_nobody_durable_has_no_mark(consumer: str) -> None:
+    assert names.mark_of(consumer) == ""
 
 
 def test_offset_is_a_sequence_and_an_index_and_rises() -> None:

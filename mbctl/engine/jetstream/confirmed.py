@@ -9,7 +9,7 @@ Of a batch that is acknowledged in part the entry has only that it is: its own e
 rest, is then not believed before it could be written back.
 
 Moving the subscription gives the entry a new epoch: what is acknowledged of an older one changes
-nothing.
+nothing. The epoch is the mark of the consumer that the subscription has, see ``marks``.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from mbctl.engine.jetstream import entries, names
-from mbctl.engine.jetstream.api import Api, ApiError, translated
+from mbctl.engine.jetstream.api import ApiError, translated
 from mbctl.engine.jetstream.entries import ConfirmedEntry
 from mbctl.engine.jetstream.topics import Topic, first_sequence
 from mbctl.errors import MbctlError, OutcomeUnknown
@@ -52,6 +52,8 @@ class Confirmed:
         topic: Topic,
         subscriber: str,
         on_moved: Callable[[], None] | None = None,
+        *,
+        mark: str | None = None,
     ) -> None:
         self._parts = parts
         self._topic = topic
@@ -59,7 +61,7 @@ class Confirmed:
         self._entry = ConfirmedEntry()
         self._revision: int | None = None
         """That of the entry as it is known here; None if it has to be read again."""
-        self._epoch: str | None = None
+        self._epoch = mark
         """That of what is acknowledged here; None if it is the one that the entry has."""
         self._on_moved = on_moved
         """Called when somebody has moved the subscription and nobody has said so."""
@@ -140,8 +142,10 @@ class Confirmed:
             entry = self._entry
             if not is_moved:
                 entry = entry.with_more(group.ranges, group.parts)
-            # That of a subscription which has ended is not to come back.
-            is_gone = is_moved and not self._revision
+            is_gone = not entry.epoch
+            if is_gone:
+                # That of a subscription which has ended is not to come back; a new one may.
+                self._revision = None
             if is_gone or await self._put(await self._bounded(entry)):
                 if times_forgotten == self._times_forgotten:
                     self._learn(entry.epoch)
@@ -177,20 +181,3 @@ class Confirmed:
         entry = entry.with_more([(0, first_sequence(stream["state"]))])
         self._ranges_most = max(_RANGES, 2 * len(entry.acknowledged))
         return entry
-
-
-async def begin_epoch(api: Api, topic_id: int, subscriber: str, parts: Sequence[int] = ()) -> int:
-    """Forget what a subscription has acknowledged, whoever is acknowledging meanwhile.
-
-    The revision of the entry: all that was stored of the subscription before has a lower one.
-
-    Of ``parts`` it will have acknowledged the beginning.
-    """
-    key = names.confirmed_key(topic_id, subscriber)
-    value = entries.encode(ConfirmedEntry(secrets.token_hex(4), [], list(parts)))
-    for _ in range(_ATTEMPTS):
-        _, revision = await api.get(key, names.BUCKET)
-        begun = await api.put(key, value, revision)
-        if begun is not None:
-            return begun
-    raise OutcomeUnknown(what="the change of the subscription")

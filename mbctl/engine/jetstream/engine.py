@@ -88,9 +88,11 @@ class JetStreamEngine(Looking):
 
     async def _look_whether_ended(self, reader: Reader) -> None:
         """End a reader, unless it reads what was subscribed again: word of an end may be late."""
-        if await self.consumers.find(reader.topic, reader.subscriber) is None:
+        found = await self.consumers.find(reader.topic, reader.subscriber)
+        if found is None:
             reader.end(NotSubscribed(topic=reader.topic.name, subscriber=reader.subscriber))
         else:
+            reader.reads(found.name)
             reader.mending.doubt()
             reader.wake()
 

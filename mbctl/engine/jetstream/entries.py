@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from mbctl.model import Range
+from mbctl.model import Range, SubscribeOptions
 from mbctl.ranges import merged
 
 
@@ -26,15 +26,19 @@ class BatchEntry(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ConfirmedEntry(msgspec.Struct, frozen=True, array_like=True):
-    """The batches that a subscription has acknowledged since it was created or moved.
+    """Which consumer a subscription has, and the batches acknowledged since it has that.
 
-    The ranges are in order and apart; each time it is moved begins a new ``epoch``.
+    The ranges are in order and apart. Each time it is created or moved begins a new ``epoch``,
+    which is the mark of its consumer; empty if there is no subscription.
     """
 
     epoch: str = ""
     acknowledged: list[Range] = []
     parts: list[int] = []
     """Batches of which a part is acknowledged; which, entries of their own tell."""
+    options: SubscribeOptions = SubscribeOptions()
+    created: int = 0
+    """When the subscription was created, in nanoseconds since 1970."""
 
     def has(self, sequence: int) -> bool:
         """Whether a batch is acknowledged."""
@@ -48,7 +52,8 @@ class ConfirmedEntry(msgspec.Struct, frozen=True, array_like=True):
 
     def with_more(self, ranges: list[Range], parts: Iterable[int] = ()) -> "ConfirmedEntry":
         """The entry when these are acknowledged too, and parts of those."""
-        whole = ConfirmedEntry(self.epoch, merged([*self.acknowledged, *ranges]))
+        acknowledged = merged([*self.acknowledged, *ranges])
+        whole = msgspec.structs.replace(self, acknowledged=acknowledged)
         left = sorted(part for part in {*self.parts, *parts} if not whole.has(part))
         return msgspec.structs.replace(whole, parts=left)
 

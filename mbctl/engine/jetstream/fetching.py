@@ -104,6 +104,9 @@ class Fetching:
             timeout_s = expires_s + _GRACE_S
         if self._listening is None:
             self._listening = await link.listen(self._heard)
+            if name != self._request:
+                # The subscription was moved meanwhile.
+                return
         self._timer = asyncio.get_running_loop().call_later(timeout_s, self._lose, name)
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{reader.topic.stream}.{reader.consumer}"
         reply_to = f"{self._listening.inbox}.{name}"
@@ -120,6 +123,12 @@ class Fetching:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def forget(self) -> None:
+        """What was asked of a consumer that is another now."""
+        self.stop()
+        self._came_meanwhile.clear()
+        self.is_dry = self.is_gone = False
 
     async def close(self) -> None:
         """Hear no more of the consumer."""
@@ -173,7 +182,7 @@ class Fetching:
         self._reader.wake()
 
     def go_on(self) -> None:
-        """Take what came since a subscription was moved: it is numbered from 1 again."""
+        """Take what came since an ephemeral one was moved: it is numbered from 1 again."""
         came, self._came_meanwhile = self._came_meanwhile, []
         self.is_dry = False
         first = [at for at, one in enumerate(came) if delivery_of(one.reply).consumer_sequence == 1]
@@ -182,6 +191,9 @@ class Fetching:
 
     def _deliver(self, reply: Reply) -> None:
         reader = self._reader
+        if not reader.is_of(reply.reply):
+            # The subscription was moved, and has another consumer.
+            return
         if reader.is_paused:
             self._came_meanwhile.append(reply)
             return

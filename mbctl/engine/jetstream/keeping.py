@@ -104,6 +104,9 @@ class Keeping:
 
     async def _acknowledge(self, held: Held) -> None:
         reader, times_moved = self._reader, self._reader.times_moved
+        if not reader.is_of(held.reply):
+            # The place that it is of was left while something else was done with it.
+            return
         self.leaving[held.sequence] = held
         settling = asyncio.ensure_future(self._settled(held, b"+ACK"))
         try:
@@ -124,9 +127,8 @@ class Keeping:
         """Remove what was stored of a batch, after what is being stored of it."""
         reader = self._reader
         async with self._locked(held):
-            if held.revision:
-                key = names.batch_key(reader.topic.topic_id, reader.subscriber, held.sequence)
-                # A late attempt takes nothing that is stored after the subscription was moved.
+            if held.revision and reader.is_of(held.reply):
+                key = reader.batch_key(held.sequence)
                 await reader.parts.api.remove(names.BUCKET, key, held.revision)
 
     async def _settled(self, held: Held, what: bytes) -> None:
@@ -134,7 +136,7 @@ class Keeping:
         attempts = Attempts(self._reader.parts.link, _PATIENCE_S)
         while True:
             reply = await attempts.ask(held.reply, what)
-            if not reply.is_lost:
+            if not reply.is_lost or not self._reader.is_of(held.reply):
                 return
             if self._reader.is_ended or attempts.are_over:
                 raise OutcomeUnknown(what="the acknowledgement")
@@ -151,9 +153,10 @@ class Keeping:
 
         False if another server has it by now.
         """
-        reader = self._reader
-        key = names.batch_key(reader.topic.topic_id, reader.subscriber, held.sequence)
-        times_moved = reader.times_moved
+        reader, times_moved = self._reader, self._reader.times_moved
+        if not reader.is_of(held.reply):
+            return False
+        key = reader.batch_key(held.sequence)
         async with self._locked(held):
             if held.is_done:
                 # The rest was acknowledged meanwhile, and its entry is not to come back.

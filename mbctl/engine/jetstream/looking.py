@@ -9,8 +9,9 @@ from mbctl.core.grant import PIECE_BYTES, Piece
 from mbctl.engine.interface import Backup, Done, EngineStatus, Pulled
 from mbctl.engine.jetstream import names
 from mbctl.engine.jetstream.api import Json
-from mbctl.engine.jetstream.consumers import created_at, last_pull
+from mbctl.engine.jetstream.consumers import last_pull
 from mbctl.engine.jetstream.link import Reply
+from mbctl.engine.jetstream.marks import Found
 from mbctl.engine.jetstream.subscribing import Subscribing
 from mbctl.engine.jetstream.topics import Topic, time_ns
 from mbctl.errors import InvalidArgument, NotSupported, SubscriptionNotFound, Timeout
@@ -54,11 +55,9 @@ class Looking(Subscribing):
             found, stream = await self.registry.look(topic)
             state = stream["state"]
             holds = [
-                await self._hold(found, consumer, state)
-                async for consumer in self.api.pages(
-                    f"CONSUMER.LIST.{found.stream}", "consumers", {}
-                )
-                if not names.is_ephemeral(names.subscriber_of(consumer["name"]))
+                await self._hold(found, one, state)
+                for one in await self.consumers.marks.all(found)
+                if not names.is_ephemeral(one.subscriber)
             ]
             behind = sorted((hold for hold in holds if hold.batches), key=lambda hold: hold.cursor)
             kept = state["messages"]
@@ -66,17 +65,17 @@ class Looking(Subscribing):
 
         self.answer(done, verb)
 
-    async def _hold(self, topic: Topic, found: Json, state: Json) -> Hold:
-        subscriber = names.subscriber_of(found["name"])
-        moved = found["ack_floor"].get("last_active")
+    async def _hold(self, topic: Topic, found: Found, state: Json) -> Hold:
+        consumer = found.consumer
+        moved = consumer["ack_floor"].get("last_active")
         return Hold(
-            subscriber=subscriber,
-            cursor=await self.consumers.place_of(topic, subscriber, found, state),
+            subscriber=found.subscriber,
+            cursor=await self.consumers.place_of(topic, found, state),
             messages=None,
             bytes=None,
-            since=created_at(found) if moved is None else time_ns(moved),
-            last_pull=last_pull(found, self.readers.get((topic.name, subscriber))),
-            batches=int(found["num_pending"]) + int(found["num_ack_pending"]),
+            since=found.created if moved is None else time_ns(moved),
+            last_pull=last_pull(consumer, self.readers.get((topic.name, found.subscriber))),
+            batches=int(consumer["num_pending"]) + int(consumer["num_ack_pending"]),
         )
 
     def subscriptions(self, topic: str | None, done: Done[list[SubscriptionInfo]]) -> None:
@@ -95,15 +94,12 @@ class Looking(Subscribing):
         self.answer(done, verb)
 
     async def _subscriptions_of(self, topic: Topic, state: Json) -> list[SubscriptionInfo]:
-        found = [
-            consumer
-            async for consumer in self.api.pages(f"CONSUMER.LIST.{topic.stream}", "consumers", {})
-        ]
-        infos = [await self._subscription_info(topic, consumer, state) for consumer in found]
+        found = await self.consumers.marks.all(topic)
+        infos = [await self._subscription_info(topic, one, state) for one in found]
         return sorted(infos, key=lambda info: info.subscriber)
 
-    async def _subscription_info(self, topic: Topic, found: Json, state: Json) -> SubscriptionInfo:
-        reader = self.readers.get((topic.name, names.subscriber_of(found["name"])))
+    async def _subscription_info(self, topic: Topic, found: Found, state: Json) -> SubscriptionInfo:
+        reader = self.readers.get((topic.name, found.subscriber))
         return await self.consumers.info(topic, found, state, reader)
 
     def subscription(self, topic: str, subscriber: str, done: Done[SubscriptionInfo]) -> None:

@@ -57,7 +57,7 @@ class Mending:
     @property
     def is_due(self) -> bool:
         """Whether something may be missing: then nothing newer is to be granted."""
-        return self._is_in_doubt or self._lock.locked()
+        return self._is_in_doubt or self._lock.locked() or not self._reader.consumer
 
     def doubt(self, *, below: int | None = None) -> None:
         """Something may be missing: of what was delivered, or of that ``below`` a sequence."""
@@ -79,7 +79,8 @@ class Mending:
             Timeout: the cluster did not answer.
         """
         async with self._lock:
-            if not self._is_in_doubt or self._reader.is_ended or self._reader.is_paused:
+            is_known = not self._is_in_doubt and self._reader.consumer
+            if is_known or self._reader.is_ended or self._reader.is_paused:
                 return
             below, self._below = self._below, None
             self._is_in_doubt = is_mended = False
@@ -91,16 +92,19 @@ class Mending:
                     self.doubt(below=below)
 
     async def _mend(self, below: int | None) -> None:
-        reader, api = self._reader, self._reader.parts.api
-        times_moved = reader.times_moved
-        found = await api.consumer(reader.topic.stream, reader.consumer)
-        if found is None:
+        reader, times_moved = self._reader, self._reader.times_moved
+        subscription = await reader.parts.consumers.find(reader.topic, reader.subscriber)
+        if subscription is None:
             reader.fetching.is_gone = True
             return
         entry = await reader.confirmed.settle()
         if reader.times_moved != times_moved:
             # That was of a place that it has left: it is in doubt again.
             return
+        if entry.epoch != subscription.mark or reader.consumer not in ("", subscription.name):
+            reader.moved()
+            return
+        reader.consumer, found = subscription.name, subscription.consumer
         last = int(found["delivered"]["stream_seq"])
         has_begun, self._has_begun = self._has_begun, True
         if found["num_ack_pending"]:

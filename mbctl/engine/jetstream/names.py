@@ -46,14 +46,25 @@ def subject_of(topic_id: int) -> str:
     return f"mbctl.t.{topic_id}"
 
 
-def consumer_of(subscriber: str, topic_id: int) -> str:
-    """The consumer of a subscription: with the topic's id, as its acknowledgements go by it."""
-    return f"{encode(subscriber)}~{topic_id}"
+def consumer_of(subscriber: str, topic_id: int, mark: str = "") -> str:
+    """A consumer of a subscription: with the topic's id, as its acknowledgements go by it.
+
+    A durable one has a mark too, so that no name is used twice; what is ephemeral has none.
+    """
+    consumer = f"{encode(subscriber)}~{topic_id}"
+    return f"{consumer}~{mark}" if mark else consumer
 
 
 def subscriber_of(consumer: str) -> str:
     """The subscriber of a consumer."""
-    return decode(consumer.rpartition("~")[0])
+    parts = consumer.rpartition("~") if is_ephemeral(consumer) else consumer.partition("~")
+    return decode(parts[0])
+
+
+def mark_of(consumer: str) -> str:
+    """The mark of a consumer; empty if it is ephemeral, or none of ours."""
+    subscriber, *rest = consumer.split("~")
+    return rest[1] if subscriber and len(rest) == 2 else ""
 
 
 def is_ephemeral(subscriber: str) -> bool:
@@ -80,14 +91,15 @@ def topic_key(topic_id: int) -> str:
     return f"$KV.mbctl.topic.{topic_id}"
 
 
-def batch_key(topic_id: int, subscriber: str, sequence: int | str) -> str:
-    """The entry of a batch that a subscription has read a part of; ``>`` for all of them."""
+def batch_key(topic_id: int, subscriber: str, mark: str, sequence: int | str) -> str:
+    """The entry of a batch that a consumer has read a part of; ``>`` for all of them."""
     # Keys allow no "~"; what is ephemeral has none, but for the names to differ.
-    return f"$KV.mbctl.batch.{topic_id}.{encode(subscriber).replace('~', '/')}.{sequence}"
+    whose = f"{encode(subscriber).replace('~', '/')}.{mark or 0}"
+    return f"$KV.mbctl.batch.{topic_id}.{whose}.{sequence}"
 
 
 def confirmed_key(topic_id: int, subscriber: str) -> str:
-    """The entry of what a subscription has acknowledged."""
+    """The entry of which consumer a subscription has, and what it has acknowledged."""
     return f"$KV.mbctl.acked.{topic_id}.{encode(subscriber)}"
 
 

@@ -44,9 +44,10 @@ class Reader:
         self.parts = parts
         self.topic = topic
         self.subscriber = subscriber
-        self.consumer = names.consumer_of(subscriber, topic.topic_id)
-        self.options = options
         self.is_durable = not names.is_ephemeral(subscriber)
+        self.consumer = "" if self.is_durable else names.consumer_of(subscriber, topic.topic_id)
+        """The name of its consumer; empty while it is to be found out, which mending does."""
+        self.options = options
         self.members: set[bytes] = set()
         """The processes here that read it."""
         self.held: dict[int, Held] = {}
@@ -71,6 +72,15 @@ class Reader:
     def ack_wait_ns(self) -> int:
         """How long a lease lasts."""
         return round(self.options.ack_wait * NS_PER_S)
+
+    def is_of(self, reply: str) -> bool:
+        """Whether what is acknowledged there is of the consumer that the subscription has now."""
+        return bool(self.consumer) and f".{self.consumer}." in reply
+
+    def batch_key(self, sequence: int) -> str:
+        """The entry of a batch that was read in part."""
+        mark = names.mark_of(self.consumer)
+        return names.batch_key(self.topic.topic_id, self.subscriber, mark, sequence)
 
     @property
     def pulls(self) -> "dict[int, Pull]":
@@ -142,8 +152,15 @@ class Reader:
         self.keeping.forget()
         self.confirmed.forget()
         if self.is_durable:
-            self._last_sequence = None
+            # It has another consumer.
+            self.consumer, self._last_sequence = "", None
+            self.fetching.forget()
         self.mending.doubt()
+
+    def reads(self, consumer: str) -> None:
+        """That is the consumer of the subscription: it was moved, if another one is known."""
+        if self.consumer not in ("", consumer):
+            self.moved()
 
     def _found_moved(self) -> None:
         """Somebody has moved the subscription, and what told so was not heard."""

@@ -64,6 +64,9 @@ class Recalling:
             confirmed = await reader.confirmed.settle()
             if confirmed.has(held.sequence):
                 return True
+            if not reader.is_of(held.reply):
+                # The subscription was moved: it is of no use.
+                return False
             is_part = held.sequence in confirmed.parts
         entry, held.revision = await self._entry(held.sequence, is_certain=is_part)
         if entry is None:
@@ -81,8 +84,7 @@ class Recalling:
         If it has to be ``is_certain`` that is written back: a node that does not know yet that it
         leads no more may tell an old one, but it cannot change it.
         """
-        reader, api = self._reader, self._reader.parts.api
-        key = names.batch_key(reader.topic.topic_id, reader.subscriber, sequence)
+        api, key = self._reader.parts.api, self._reader.batch_key(sequence)
         while True:
             value, revision = await api.get(key, names.BUCKET)
             if is_certain:

@@ -139,15 +139,24 @@ class Reclaiming:
         stream = await api.stream(topic.stream)
         if stream is None or not stream["state"]["messages"]:
             return None
-        count, lowest = 0, None
-        async for consumer in api.pages(f"CONSUMER.LIST.{topic.stream}", "consumers", {}):
-            count += 1
-            if not names.is_ephemeral(names.subscriber_of(consumer["name"])):
-                floor = int(consumer["ack_floor"]["stream_seq"])
-                lowest = floor if lowest is None else min(lowest, floor)
+        consumers = [
+            one async for one in api.pages(f"CONSUMER.LIST.{topic.stream}", "consumers", {})
+        ]
         # With one missing, or one more than was counted, what it has read is not known.
-        is_whole = count >= stream["state"]["consumer_count"]
-        return min(lowest, stream["state"]["last_seq"]) if is_whole and lowest is not None else None
+        if len(consumers) < stream["state"]["consumer_count"]:
+            return None
+        durable = [one for one in consumers if not names.is_ephemeral(one["name"])]
+        # Whatever is nobody's counts as long as somebody may be making it.
+        for consumer in sorted(durable, key=_floor_of):
+            if not await self._is_left(topic, consumer):
+                return min(_floor_of(consumer), int(stream["state"]["last_seq"]))
+        return None
+
+    async def _is_left(self, topic: Topic, consumer: Json) -> bool:
+        """Whether a consumer was nobody's, and is deleted."""
+        marks = self._parts.consumers.marks
+        is_owned = await marks.owned(topic, consumer) is not None
+        return not is_owned and await marks.clear(topic, consumer)
 
     async def _older_than(self, topic: Topic, time_ns: int) -> int:
         """The last sequence that is older than that."""
@@ -206,6 +215,10 @@ class Reclaiming:
                 return entry
             await asyncio.sleep(secrets.randbelow(20) / 1000)
         raise LimitExceeded(what="changes at once to the subscriptions of a topic", limit=_ATTEMPTS)
+
+
+def _floor_of(consumer: Json) -> int:
+    return int(consumer["ack_floor"]["stream_seq"])
 
 
 async def sequence_at(parts: "Parts", topic: Topic, time_ns: int) -> int | None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from mbctl.core.grant import PIECE_BYTES
 from mbctl.engine.interface import Done, Pulled, Timer
 from mbctl.engine.jetstream.api import STREAM_NOT_FOUND, ApiError
-from mbctl.engine.jetstream.consumers import options_of
 from mbctl.engine.jetstream.granting import PIECES_MAX, Granting
 from mbctl.engine.jetstream.held import NEW, READY
 from mbctl.errors import MbctlError, NotSubscribed, OutcomeUnknown, Timeout, TopicNotFound
@@ -191,7 +190,8 @@ class Serving:
                 self._answer(pull, Timeout(what="the cluster's answer", seconds=seconds))
                 return
             await asyncio.sleep(pause_s)
-        if pull.number not in self.pulls or fetching.is_under_way or self._reader.is_ended:
+        is_due = self._reader.mending.is_due or self._reader.is_ended
+        if pull.number not in self.pulls or fetching.is_under_way or is_due:
             return
         may_wait = self._may_wait and not has_some
         wait_s = (pull.until_ns - runtime.now_ns()) / NS_PER_S if may_wait else 0
@@ -282,14 +282,15 @@ class Serving:
         Raises:
             TopicNotFound, NotSubscribed: it is.
         """
-        api = self._reader.parts.api
+        reader, consumers = self._reader, self._reader.parts.consumers
         try:
-            found = await api.consumer(self._reader.topic.stream, self._reader.consumer)
+            found = await consumers.find(reader.topic, reader.subscriber)
             if found is not None:
-                # Another server may have changed them, and it was not heard.
-                self._reader.options = options_of(found)
+                # Another server may have changed them, or moved it, and it was not heard.
+                reader.options = found.options
+                reader.reads(found.name)
                 return
-            topic, _ = await self._reader.parts.registry.look(self._reader.topic.name)
+            topic, _ = await reader.parts.registry.look(reader.topic.name)
         except Timeout:
             return
         if topic.topic_id != self._reader.topic.topic_id:

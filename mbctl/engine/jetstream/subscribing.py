@@ -12,6 +12,7 @@ from mbctl.engine.jetstream.api import ApiError, translated
 from mbctl.engine.jetstream.confirmed import Confirmed
 from mbctl.engine.jetstream.entries import BatchEntry
 from mbctl.engine.jetstream.held import LEASED, NEW, Held, Part
+from mbctl.engine.jetstream.marks import Found
 from mbctl.engine.jetstream.publishing import Publishing
 from mbctl.engine.jetstream.reader import Reader
 from mbctl.engine.jetstream.serving import Pull
@@ -131,6 +132,9 @@ class Subscribing(Publishing):
             reader = self._reader_for(known, found, options)
             reader.options = options
             if subscribed.created:
+                if reader.is_durable and reader.consumer:
+                    # That was of one that has ended, and it was not heard.
+                    reader.moved()
                 reader.begin_at(names.sequence_of(subscribed.offset))
             return subscribed
 
@@ -414,10 +418,11 @@ class Subscribing(Publishing):
         self, topic: str, subscriber: str, ranges: list[Range] | None, *, is_dropped: bool
     ) -> int:
         found, _ = await self.registry.look(topic)
-        if await self.consumers.find(found, subscriber) is None:
+        of = await self.consumers.find(found, subscriber)
+        if of is None:
             raise SubscriptionNotFound(topic=topic, subscriber=subscriber)
         count = 0
-        for sequence, entry, revision in await self.consumers.parked(found, subscriber):
+        for sequence, entry, revision in await self.consumers.parked(found, of):
             body = await self.batch_at(found, sequence)
             size = 1 << names.INDEX_BITS
             wanted = [(0, size)] if ranges is None else names.within(ranges, sequence, size)
@@ -425,7 +430,7 @@ class Subscribing(Publishing):
             changed, some = _decided(entry, count_in, wanted, is_dropped=is_dropped)
             if not some:
                 continue
-            key = names.batch_key(found.topic_id, subscriber, sequence)
+            key = names.batch_key(found.topic_id, subscriber, of.mark, sequence)
             new = await self.api.put(key, entries.encode(changed), revision)
             if new is None:
                 continue
@@ -433,22 +438,22 @@ class Subscribing(Publishing):
             reader = self.readers.get((topic, subscriber))
             if reader is not None and sequence in reader.held:
                 reader.drop(reader.held[sequence])
-            await self._deliver_anew(found, subscriber, sequence, changed, count_in)
+            await self._deliver_anew(found, of, sequence, changed, count_in)
         return count
 
     async def _deliver_anew(
-        self, topic: Topic, subscriber: str, sequence: int, entry: BatchEntry, count: int
+        self, topic: Topic, of: Found, sequence: int, entry: BatchEntry, count: int
     ) -> None:
         """Have a batch delivered whose entry was changed, or acknowledged if all of it is."""
-        consumer = names.consumer_of(subscriber, topic.topic_id)
         is_done = sum(high - low for low, high in entry.acknowledged) >= count
-        known = await self.consumers.find(topic, subscriber)
+        known = await self.api.consumer(topic.stream, of.name)
         last = 1 if known is None else int(known["delivered"]["consumer_seq"])
-        subject = names.acknowledge_of(topic.stream, consumer, sequence, last)
+        subject = names.acknowledge_of(topic.stream, of.name, sequence, last)
         await self.api.ask(subject, b"+ACK" if is_done else b"-NAK")
         if is_done:
-            await Confirmed(self, topic, subscriber).note(sequence)
-            key = names.batch_key(topic.topic_id, subscriber, sequence)
+            if of.mark:
+                await Confirmed(self, topic, of.subscriber, mark=of.mark).note(sequence)
+            key = names.batch_key(topic.topic_id, of.subscriber, of.mark, sequence)
             await self.api.remove(names.BUCKET, key)
             self.reclaiming.soon(topic)
 
