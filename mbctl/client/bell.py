@@ -30,9 +30,14 @@ class Bell:
                 os.write(self._mouth, b"!")
 
     def silence(self) -> None:
-        """Stop ringing. Whoever rings from now on is heard."""
-        self._is_rung = False
+        """Stop ringing. Whoever rings from now on is heard.
+
+        What others rang for before that is to be looked for after it.
+        """
+        # In this order: who rings in between is not heard, but is looked for. The other way round
+        # the ring would be read away and still count as one, and none would be heard again.
         os.read(self._ear, 64)
+        self._is_rung = False
 
     def _in_child(self) -> None:
         self._finalize()

@@ -1,6 +1,8 @@
 """Threads that share a client: one window for all, an order for each, and misuse is told."""
 
 import gc
+import os
+import select
 import signal
 import sys
 import threading
@@ -459,3 +461,21 @@ def test_turn_is_waited_for_no_longer_than_the_deadline() -> None:
     with pytest.raises(Timeout):
         turn.take(Deadline(0.01), lambda: False)
     assert not turn.waiting
+
+
+def test_bell_is_heard_after_it_was_rung_while_it_was_silenced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bell = Bell()
+    bell.ring()
+
+    def read(descriptor: int, size: int) -> bytes:
+        bell.ring()
+        return real_read(descriptor, size)
+
+    real_read = os.read
+    monkeypatch.setattr(os, "read", read)
+    bell.silence()
+    monkeypatch.undo()
+    bell.ring()
+    assert select.select([bell], [], [], 0)[0] == [bell]
