@@ -263,10 +263,10 @@ def pack(
     if headers is not None:
         batches.check_header_sets(headers, limits)
     limit = limits.frame_bytes - _FRAME_HEAD_BYTES
-    if len(payloads) * len(payloads[0]) > limit and sum(map(len, payloads)) > limit:
+    if len(payloads) * len(payloads[0]) > limit and (size := sum(map(len, payloads))) > limit:
         # Told before they are packed: who splits them would pack them again.
         batches.check_size("payload", max(map(len, payloads)), limits.message_bytes)
-        raise BatchTooLarge(size=sum(map(len, payloads)), what="bytes", limit=limit)
+        raise BatchTooLarge(size=size, what="bytes", limit=limit)
     batch: Packed
     if buffers is not None and keys is None and headers is None and _are_large(payloads):
         batch = batches.encode_parts(payloads)

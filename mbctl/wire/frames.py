@@ -76,8 +76,14 @@ class FrameReader:
     """Frames that own their bytes: a stored batch must not keep its neighbours alive."""
 
     __slots__ = (
-        *("_allocate", "_filled", "_frame", "_length", "_position", "_source"),
-        *("expected", "limit"),
+        "_allocate",
+        "_filled",
+        "_frame",
+        "_length",
+        "_position",
+        "_source",
+        "expected",
+        "limit",
     )
 
     def __init__(self, limit: int, allocate: Callable[[int], bytearray] = bytearray) -> None:

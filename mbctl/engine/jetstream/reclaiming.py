@@ -186,32 +186,27 @@ class Reclaiming:
             busy = {one: until for one, until in entry.busy.items() if until > now_ns}
             return TopicEntry(entry.floor, {**busy, token: now_ns + _BUSY_NS})
 
-        entry = await self._change(topic, change)
-        assert entry is not None
-        return entry.floor
+        return (await self._change(topic, change)).floor
 
     async def _retract(self, topic: Topic, token: str) -> None:
-        def change(entry: TopicEntry) -> TopicEntry | None:
+        def change(entry: TopicEntry) -> TopicEntry:
             if token not in entry.busy:
                 # The topic is deleted, and its entry is not to come back.
-                return None
+                return entry
             busy = {one: until for one, until in entry.busy.items() if one != token}
             return TopicEntry(entry.floor, busy)
 
         await self._change(topic, change)
         self.soon(topic)
 
-    async def _change(
-        self, topic: Topic, change: Callable[[TopicEntry], TopicEntry | None]
-    ) -> TopicEntry | None:
-        """Change a topic's entry; the new one, or None if ``change`` wants none."""
+    async def _change(self, topic: Topic, change: Callable[[TopicEntry], TopicEntry]) -> TopicEntry:
+        """Change a topic's entry, unless ``change`` gives it back as it is; what it is then."""
         api, key = self._parts.api, names.topic_key(topic.topic_id)
         for _ in range(_ATTEMPTS):
             value, revision = await api.get(key, names.BUCKET)
-            entry = change(entries.topic_entry(value))
-            if entry is None:
-                return None
-            if await api.put(key, entries.encode(entry), revision) is not None:
+            before = entries.topic_entry(value)
+            entry = change(before)
+            if entry is before or await api.put(key, entries.encode(entry), revision) is not None:
                 return entry
             await asyncio.sleep(secrets.randbelow(20) / 1000)
         raise LimitExceeded(what="changes at once to the subscriptions of a topic", limit=_ATTEMPTS)
