@@ -5,10 +5,19 @@ subscriber.follow(...)``. Errors and values are those of ``mbctl``.
 """
 
 from mbctl.client.aio.admin import Admin
-from mbctl.client.aio.follow import Following
+from mbctl.client.aio.follow import Following, FollowingBatches
 from mbctl.client.aio.messages import Batch, Message
 from mbctl.client.aio.pipeline import Pipeline
 from mbctl.client.aio.publisher import Publisher
 from mbctl.client.aio.subscriber import Subscriber
 
-__all__ = ["Admin", "Batch", "Following", "Message", "Pipeline", "Publisher", "Subscriber"]
+__all__ = [
+    "Admin",
+    "Batch",
+    "Following",
+    "FollowingBatches",
+    "Message",
+    "Pipeline",
+    "Publisher",
+    "Subscriber",
+]

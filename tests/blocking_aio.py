@@ -12,7 +12,8 @@ from typing import Any
 
 from mbctl import aio
 
-_MADE_TO_BLOCK = (aio.Batch, aio.Message, aio.Pipeline, aio.Following)
+_LOOPS = (aio.Following, aio.FollowingBatches)
+_MADE_TO_BLOCK = (aio.Batch, aio.Message, aio.Pipeline, *_LOOPS)
 
 
 _loop: asyncio.AbstractEventLoop | None = None
@@ -70,7 +71,7 @@ class Blocking:
             setattr(self._inner, name, value)
 
     def __iter__(self) -> Iterator[Any]:
-        return self if isinstance(self._inner, aio.Following) else map(wrap, self._inner)
+        return self if isinstance(self._inner, _LOOPS) else map(wrap, self._inner)
 
     def __next__(self) -> Any:
         try:

@@ -137,6 +137,9 @@ class _PlainSource:
         self.run = min(batch, len(pool))
         # The publisher sends whole batches, and begins anew where no whole one is left.
         self._pool = pool[: len(pool) - len(pool) % self.run]
+        self._batches = [
+            self._pool[start : start + self.run] for start in range(0, len(self._pool), self.run)
+        ]
         self._who = f"publisher {publisher}"
         self._position = 0
         """In the pool."""
@@ -146,17 +149,27 @@ class _PlainSource:
 
     def matches(self, payloads: Sequence[bytes]) -> bool:
         """Whether these come next; if so they are counted."""
-        pool, first = self._pool, self._position
-        last = first + len(payloads)
-        if last <= len(pool):
-            expected = pool[first:last]
+        count, first, run = len(payloads), self._position, self.run
+        if first % run or count % run:
+            if payloads != self._expected(first, count):
+                return False
         else:
-            expected = [pool[n % len(pool)] for n in range(first, last)]
-        if payloads != expected:
-            return False
-        self._position = last % len(pool)
-        self._count += len(payloads)
+            # Whole batches, as they mostly come: each is compared with one that is there already.
+            batch = first // run
+            for start in range(0, count, run):
+                if payloads[start : start + run] != self._batches[batch]:
+                    return False
+                batch = (batch + 1) % len(self._batches)
+        self._position = (first + count) % len(self._pool)
+        self._count += count
         return True
+
+    def _expected(self, first: int, count: int) -> list[bytes]:
+        """So many payloads from this position on."""
+        expected = self._pool[first : first + count]
+        while len(expected) < count:
+            expected += self._pool[: count - len(expected)]
+        return expected
 
     def explain(self, payload: bytes) -> list[str]:
         """What is wrong with a message that does not come next."""

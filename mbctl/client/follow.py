@@ -1,4 +1,4 @@
-"""The loop behind ``Subscriber.follow``: always one pull under way for each topic."""
+"""The loop behind ``follow`` and ``follow_batches``: always one pull under way for each topic."""
 
 from collections.abc import Generator
 from functools import partial
@@ -11,7 +11,7 @@ from mbctl.client.channel import Channel
 from mbctl.client.deadline import Deadline
 from mbctl.client.messages import Batch, Message
 from mbctl.client.packing import to_frame
-from mbctl.client.subscribing import FOLLOW_MESSAGES, FOLLOW_WAIT_S
+from mbctl.client.subscribing import Portion
 from mbctl.errors import MbctlError
 from mbctl.wire import messages as wire
 
@@ -25,9 +25,9 @@ _LEAVE_S = 1.0
 class Follow:
     """Pulls under way, by the ids they have on the present connection."""
 
-    def __init__(self, subscriber: "Subscriber", topics: list[str]) -> None:
+    def __init__(self, subscriber: "Subscriber", portion: Portion) -> None:
         self._subscriber = subscriber
-        self._topics = topics
+        self._portion = portion
         self._pulls: dict[int, str] = {}
         self._channel: Channel | None = None
         """The connection that ``_pulls`` were sent on."""
@@ -45,27 +45,47 @@ class Follow:
 
     def messages(self) -> Generator[Message, None, None]:
         """Yield messages until the caller stops asking."""
-        subscriber = self._subscriber
-        # A follow is endless; each attempt and each reconnect has a time of its own.
-        endless = Deadline(inf)
         message: Message | None = None
         try:
-            while True:
-                self._thread = get_ident()
-                batch = self._batch = subscriber._in_turn(self._next_batch, endless)
+            for batch in self._each():
                 message = None
                 for message in batch:
                     yield message
                     if self._batch is None:
                         break
-                else:
-                    subscriber._in_turn(partial(self._finish, batch), endless)
-                self._batch = None
         finally:
-            # A loop may end as garbage, in the middle of anything and in any thread.
-            is_here = self._thread == get_ident()
-            yielded_next = 0 if message is None else message.offset + 1
-            subscriber._leave_loop(partial(self._leave, self._batch, yielded_next), now=is_here)
+            self._end(0 if message is None else message.offset + 1)
+
+    def batches(self) -> Generator[Batch, None, None]:
+        """Yield batches until the caller stops asking."""
+        batch: Batch | None = None
+        try:
+            for batch in self._each():
+                yield batch
+        finally:
+            self._end(0 if batch is None else batch.next_offset)
+
+    def _each(self) -> Generator[Batch, None, None]:
+        """Batches, one after the other; to ask for the next is to be done with the last."""
+        subscriber = self._subscriber
+        # A follow is endless; each attempt and each reconnect has a time of its own.
+        endless = Deadline(inf)
+        while True:
+            self._thread = get_ident()
+            batch = self._batch = subscriber._in_turn(self._next_batch, endless)
+            if batch is None:
+                return
+            yield batch
+            if self._batch is not None:
+                subscriber._in_turn(partial(self._finish, batch), endless)
+            self._batch = None
+
+    def _end(self, yielded_next: int) -> None:
+        """Leave the loop, where everything below this offset of the last batch was yielded."""
+        # A loop may end as garbage, in the middle of anything and in any thread.
+        is_here = self._thread == get_ident()
+        leaving = partial(self._leave, self._batch, yielded_next)
+        self._subscriber._leave_loop(leaving, now=is_here)
 
     def restart(self, topic: str) -> None:
         """Go on with ``topic`` from where its subscription has been moved to.
@@ -90,13 +110,19 @@ class Follow:
 
     # --- pulls ------------------------------------------------------------------------------------
 
-    def _next_batch(self) -> Batch:
-        """The next batch that comes for any topic; its topic's next pull is under way then."""
+    def _next_batch(self) -> Batch | None:
+        """The next batch that comes for any topic; its topic's next pull is under way then.
+
+        None if nothing came for so long that this is the end.
+        """
+        self._portion.begin()
         while True:
             batch = self._next_reply()
             if batch:
                 return batch
             self._subscriber.leave_gap(batch)
+            if self._portion.is_over(batch.topic):
+                return None
 
     def _next_reply(self) -> Batch:
         subscriber = self._subscriber
@@ -113,14 +139,16 @@ class Follow:
 
     def _ask(self, channel: Channel, _: Deadline) -> None:
         """Send a pull for each topic that has none under way on this connection."""
-        subscriber = self._subscriber
+        subscriber, portion = self._subscriber, self._portion
         if channel is not self._channel:
             self._channel = channel
             self._pulls.clear()
         frames = []
-        for topic in self._topics:
+        for topic in portion.topics:
             if topic not in self._pulls.values():
-                request = subscriber.pull_request(topic, FOLLOW_MESSAGES, None, FOLLOW_WAIT_S)
+                request = subscriber.pull_request(
+                    topic, portion.max_messages, portion.max_bytes, portion.wait_s
+                )
                 request.id = next(subscriber._ids)
                 frames.append(to_frame(request))
                 self._pulls[request.id] = topic
@@ -130,7 +158,7 @@ class Follow:
     def _take(self, channel: Channel, _: Deadline) -> tuple[str, wire.Message]:
         """Wait for the reply to one of the pulls; its topic and the reply."""
         self._ask(channel, _)
-        deadline = Deadline(FOLLOW_WAIT_S + self._subscriber.timeout)
+        deadline = Deadline(self._portion.wait_s + self._subscriber.timeout)
         while True:
             for id_ in channel.replies:
                 if id_ in self._pulls:

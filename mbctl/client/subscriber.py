@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator
 from contextlib import suppress
 from threading import get_ident
 from types import TracebackType
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 from mbctl.client.channel import Channel
@@ -12,11 +13,13 @@ from mbctl.client.deadline import Deadline
 from mbctl.client.follow import Follow
 from mbctl.client.messages import Batch, Message
 from mbctl.client.packing import StartLike
-from mbctl.client.subscribing import SubscriberBase, bounded_wait, topics_to_follow
+from mbctl.client.subscribing import FOLLOW_MESSAGES, Portion, SubscriberBase, bounded_wait
 from mbctl.client.sync import SyncClient
 from mbctl.errors import InvalidArgument, NotSubscribed, RequestRefused, TopicNotFound
 from mbctl.model import Range, Sought, Subscribed
 from mbctl.wire import messages as wire
+
+T = TypeVar("T", Message, Batch)
 
 
 class Subscriber(SubscriberBase[Batch], SyncClient):
@@ -29,7 +32,7 @@ class Subscriber(SubscriberBase[Batch], SyncClient):
     def __init__(
         self, server: str = "127.0.0.1:5555", name: str | None = None, *, timeout: float = 30.0
     ) -> None:
-        self._following: WeakSet[Generator[Message, None, None]] = WeakSet()
+        self._following: WeakSet[Generator[Any, None, None]] = WeakSet()
         self._follows: WeakSet[Follow] = WeakSet()
         self._leavings: deque[Callable[[], None]] = deque()
         """Ends of loops that the next call has to see to."""
@@ -154,26 +157,52 @@ class Subscriber(SubscriberBase[Batch], SyncClient):
 
         return self._in_turn(pull_now, deadline)
 
-    def follow(self, *topics: str) -> Generator[Message, None, None]:
-        """All messages of these topics as they come, endlessly, acknowledging as you go.
+    def follow(self, *topics: str, idle: float | None = None) -> Generator[Message, None, None]:
+        """All messages of these topics as they come, acknowledging as you go.
 
         The next pull is under way while you work on the last one. Leaving the loop gives
         back what was not yielded, as if it had never been delivered; what was yielded is
         acknowledged by the next pull or by leaving the block cleanly.
 
+        It is endless, or with ``idle`` ends when nothing came for so many seconds; to be sure
+        may take twice as long.
+
         Raises: as ``pull``.
         """
-        follow = Follow(self, topics_to_follow(topics))
-        messages = follow.messages()
+        follow = Follow(self, Portion(topics, FOLLOW_MESSAGES, None, idle))
+        return self._begin_following(follow, follow.messages())
+
+    def follow_batches(
+        self,
+        *topics: str,
+        max_messages: int = 1000,
+        max_bytes: int | None = None,
+        idle: float | None = None,
+    ) -> Generator[Batch, None, None]:
+        """As ``follow``, a batch at a time: what as many pulls would return, and faster.
+
+        The next pull is under way while you work on the last one, so up to twice the bounds
+        is granted to you at a time. A batch is acknowledged when you ask for the next one, as
+        far as you have not settled it yourself; the one that you leave the loop with by the
+        next pull or by leaving the block cleanly.
+
+        Raises: as ``pull``.
+        """
+        follow = Follow(self, Portion(topics, max_messages, max_bytes, idle))
+        return self._begin_following(follow, follow.batches())
+
+    def _begin_following(
+        self, follow: Follow, loop: Generator[T, None, None]
+    ) -> Generator[T, None, None]:
         self._follows.add(follow)
-        self._following.add(messages)
-        return messages
+        self._following.add(loop)
+        return loop
 
     def _end_following(self) -> None:
-        for messages in list(self._following):
+        for loop in list(self._following):
             # Not the one that this is called from inside of.
             with suppress(ValueError):
-                messages.close()
+                loop.close()
 
     def settle_all(self) -> None:
         """Acknowledge all that was pulled to be acknowledged by a later pull."""

@@ -3,6 +3,7 @@
 import math
 import os
 from abc import abstractmethod
+from collections import Counter
 from typing import Any, Generic, TypeVar
 
 from mbctl.client.base import WAIT_MAX_S, ClientBase, Flow, expect
@@ -14,10 +15,49 @@ from mbctl.wire import messages as wire
 
 B = TypeVar("B", bound=PulledBatch[Any])
 
-# What a follow asks for at a time, and how long one of its pulls waits at the server: the batches
-# of a pipeline come whole, for to cut one costs the server more than to pass on ten.
+# The batches of a pipeline come whole: to cut one costs the server more than to pass on ten.
 FOLLOW_MESSAGES = 2000
-FOLLOW_WAIT_S = 60.0
+"""What a follow that yields messages asks for at a time."""
+# How long one of a follow's pulls waits at the server, where it does not matter.
+_FOLLOW_WAIT_S = 60.0
+
+
+class Portion:
+    """What a follow asks for at a time, and when it ends by itself."""
+
+    __slots__ = ("_quiet", "is_endless", "max_bytes", "max_messages", "topics", "wait_s")
+
+    def __init__(
+        self, topics: tuple[str, ...], max_messages: int, max_bytes: int | None, idle: float | None
+    ) -> None:
+        """Topics that are given twice are one.
+
+        Raises:
+            InvalidArgument: there is no topic, or one is no text, or ``idle`` is no number.
+        """
+        if not topics:
+            raise InvalidArgument(reason="follow needs at least one topic")
+        for topic in topics:
+            to_text(topic, "topic")
+        self.topics = list(dict.fromkeys(topics))
+        self.max_messages = max_messages
+        self.max_bytes = max_bytes
+        self.is_endless = idle is None
+        self.wait_s = _FOLLOW_WAIT_S if idle is None else bounded_wait(idle, "idle")
+        self._quiet: Counter[str] = Counter()
+
+    def begin(self) -> None:
+        """The next batch is waited for from now on."""
+        self._quiet.clear()
+
+    def is_over(self, topic: str) -> bool:
+        """Whether the follow is at its end, now that a pull of this topic brought nothing.
+
+        The first such pull of a topic may have been sent, and answered, long before it was
+        waited for; the second has waited its time.
+        """
+        self._quiet[topic] += 1
+        return not self.is_endless and min(self._quiet[topic] for topic in self.topics) > 1
 
 
 class _Place:
@@ -245,26 +285,13 @@ class SubscriberBase(ClientBase, Generic[B]):
             )
 
 
-def bounded_wait(wait: float) -> float:
+def bounded_wait(wait: float, what: str = "wait") -> float:
     """How long a pull really waits.
 
     Raises:
         InvalidArgument: it is no number.
     """
-    seconds = to_seconds(wait, "wait")
+    seconds = to_seconds(wait, what)
     if math.isnan(seconds):
-        raise InvalidArgument(reason="wait is a number of seconds, not nan")
+        raise InvalidArgument(reason=f"{what} is a number of seconds, not nan")
     return min(max(seconds, 0.0), WAIT_MAX_S)
-
-
-def topics_to_follow(topics: tuple[str, ...]) -> list[str]:
-    """Each topic once.
-
-    Raises:
-        InvalidArgument: there is none, or one is no text.
-    """
-    if not topics:
-        raise InvalidArgument(reason="follow needs at least one topic")
-    for topic in topics:
-        to_text(topic, "topic")
-    return list(dict.fromkeys(topics))

@@ -82,8 +82,8 @@ class JournalOptions(msgspec.Struct, frozen=True, kw_only=True):
     segment_bytes: int = 64 * MIB
     snapshot_bytes: int = 256 * MIB
     """How far the journal grows before a snapshot is due."""
-    tail_bytes: int = 16 * MIB
-    """Bytes of batches that are kept in memory to be read."""
+    tail_bytes: int = 32 * MIB
+    """Bytes of written batches that are kept in memory while they are read."""
     window: int = LIMITS.sends_in_flight
     """How many sends of a publisher session are remembered."""
 

@@ -36,49 +36,56 @@ _AHEAD_MIN_BYTES = 16 * KIB
 # Segments kept open to be read.
 _OPEN_MAX = 32
 
+# How much less is kept in memory while nobody reads; arbitrary.
+_UNREAD_SHARE = 4
+
 Bodies = list[Buffer | Damaged]
 Done = Callable[[Bodies], None]
 
 
 class Tail:
-    """The batches appended last, in memory: all that are not written yet, and some more."""
+    """The batches appended last, in memory: all that are not written yet, and some more.
+
+    Of what is written ``max_bytes`` are kept while it is read: who reads what is new, and falls a
+    little behind, costs less from here than from disk. While nobody reads it is a part of that.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         # Of a plain dict, to find the first after many have gone is to pass over all of them.
-        self._batches: OrderedDict[int, Buffer] = OrderedDict()
-        self._bytes = 0
-        # The place below which all is written and can be read from disk.
-        self._written = 0
+        self._unwritten: OrderedDict[int, Buffer] = OrderedDict()
+        self._written: OrderedDict[int, Buffer] = OrderedDict()
+        self._written_bytes = 0
+        self._bytes_since_read = 0
 
     def get(self, place: int) -> Buffer | None:
         """The batch at ``place``, if it is here."""
-        return self._batches.get(place)
+        self._bytes_since_read = 0
+        return self._written.get(place) or self._unwritten.get(place)
 
     def add(self, place: int, batch: Buffer) -> None:
-        """Keep a batch, giving up the oldest for it that are written."""
-        self._batches[place] = batch
-        self._bytes += memoryview(batch).nbytes
-        self._give_up()
+        """Keep a batch that is not written yet."""
+        self._unwritten[place] = batch
 
     def wrote_to(self, place: int) -> None:
-        """Note that all below ``place`` is written."""
-        self._written = place
-        self._give_up()
-
-    def _give_up(self) -> None:
-        while self._bytes > self._max_bytes:
-            place = next(iter(self._batches))
-            if place >= self._written:
-                return
-            self._bytes -= memoryview(self._batches.pop(place)).nbytes
+        """Note that all below ``place`` is written; the oldest of that are given up."""
+        unwritten, written = self._unwritten, self._written
+        # What is written now could not be read before.
+        unread_max = self._max_bytes // _UNREAD_SHARE
+        limit = self._max_bytes if self._bytes_since_read <= unread_max else unread_max
+        while unwritten and (first := next(iter(unwritten))) < place:
+            batch = written[first] = unwritten.pop(first)
+            size = memoryview(batch).nbytes
+            self._written_bytes += size
+            self._bytes_since_read += size
+        while self._written_bytes > limit:
+            self._written_bytes -= memoryview(written.popitem(last=False)[1]).nbytes
 
     def remove(self, place: int) -> None:
         """Let go of a batch that nobody will read."""
-        if place < self._written:
-            batch = self._batches.pop(place, None)
-            if batch is not None:
-                self._bytes -= memoryview(batch).nbytes
+        batch = self._written.pop(place, None)
+        if batch is not None:
+            self._written_bytes -= memoryview(batch).nbytes
 
 
 class _Read:

@@ -18,8 +18,13 @@ from cutting_proxy import CuttingProxy
 import mbctl
 
 BOTH_FACES = {
-    f"test_client_{name}"
-    for name in ("admin", "connecting", "exactly_once", "follow", "publisher", "subscriber")
+    "test_client_admin",
+    "test_client_connecting",
+    "test_client_exactly_once",
+    "test_client_follow",
+    "test_client_follow_batches",
+    "test_client_publisher",
+    "test_client_subscriber",
 }
 
 # What is about threads, signals and forks, looks inside, or relies on replies being looked at

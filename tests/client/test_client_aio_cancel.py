@@ -202,8 +202,9 @@ def test_a_timeout_around_a_pull_leaves_the_subscriber_as_it_was(
 
 
 @pytest.mark.parametrize("begins", ["connected", "cut"])
-def test_waiting_for_the_next_message_of_a_follow_may_be_cancelled_and_begun_again(
-    begins: str, in_loop: InLoop, server: str, proxy: CuttingProxy, topic: str
+@pytest.mark.parametrize("verb", ["follow", "follow_batches"])
+def test_waiting_for_what_comes_next_in_a_follow_may_be_cancelled_and_begun_again(
+    verb: str, begins: str, in_loop: InLoop, server: str, proxy: CuttingProxy, topic: str
 ) -> None:
     async def main() -> None:
         seen: list[int] = []
@@ -212,20 +213,25 @@ def test_waiting_for_the_next_message_of_a_follow_may_be_cancelled_and_begun_aga
             aio.Publisher(server) as publisher,
             aio.Subscriber(proxy.address, "reader") as reader,
         ):
-            messages = reader.follow(topic)
+            following = getattr(reader, verb)(topic)
 
-            async def next_message() -> int:
+            async def next_offsets() -> list[int]:
+                came = await anext(following)
+                messages = [came] if verb == "follow" else came
+                return [message.offset for message in messages]
+
+            async def next_sent() -> list[int]:
                 if begins == "cut":
                     proxy.cut_now()
                 await publisher.send(topic, b"x")
-                return (await anext(messages)).offset
+                return await next_offsets()
 
-            async for ended in cancelled_everywhere(next_message):
+            async for ended in cancelled_everywhere(next_sent):
                 if not ended.is_cancelled:
-                    seen.append(ended.result)
+                    seen += ended.result
             last = (await publisher.send(topic, b"last")).offset
             while not seen or seen[-1] != last:
-                seen.append((await anext(messages)).offset)
+                seen += await next_offsets()
             # A lost connection may bring what was on its way twice, which is at least once.
             assert list(dict.fromkeys(seen)) == list(range(last + 1))
             if begins == "connected":

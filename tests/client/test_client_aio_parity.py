@@ -21,7 +21,9 @@ RENAMED = {
     "__anext__": "__next__",
 }
 # Verbs that begin something and wait for nothing: an ``async with`` or ``async for`` does.
-BEGINNERS = {"pipeline", "follow"}
+BEGINNERS = {"pipeline", "follow", "follow_batches"}
+# What is gone through by ``async for`` has a type of its own.
+LOOPS = {"follow": aio.Following, "follow_batches": aio.FollowingBatches}
 # What the faces need because of how they wait: hooks, and not verbs.
 INNER = {"give_back", "give_back_reply", "end_pull"}
 
@@ -74,8 +76,8 @@ def test_verb_takes_the_same_arguments(sync: Any, other: Any) -> None:
 def test_verb_gives_the_same_answer(sync: Any, other: Any) -> None:
     ours = inspect.signature(sync).return_annotation
     theirs = inspect.signature(other).return_annotation
-    if sync.__name__ == "follow":
-        assert theirs is aio.Following
+    if sync.__name__ in LOOPS:
+        assert theirs is LOOPS[sync.__name__]
     else:
         # The faces' own classes have the same names.
         assert getattr(ours, "__name__", ours) == getattr(theirs, "__name__", theirs)
@@ -112,7 +114,7 @@ def test_pairs_are_many_and_from_both_faces() -> None:
 
 
 def test_public_names_are_those_of_the_classes() -> None:
-    assert sorted(aio.__all__) == sorted([*KINDS, "Following"])
+    assert sorted(aio.__all__) == sorted([*KINDS, "Following", "FollowingBatches"])
 
 
 def test_sync_face_does_without_asyncio() -> None:

@@ -267,7 +267,8 @@ def signature_of(call: Any) -> str:
     """The arguments of a function as its page writes them, in parentheses."""
     written = []
     for parameter in parameters_of(call):
-        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in written:
+        is_named = parameter.kind is parameter.KEYWORD_ONLY
+        if is_named and not any(part.startswith("*") for part in written):
             written.append("*")
         star = "*" if parameter.kind is parameter.VAR_POSITIONAL else ""
         written.append(f"{star}{parameter.name}{default_of(parameter)}")

@@ -12,12 +12,11 @@ from mbctl.model import LIMITS, MIB
 
 PULL_MESSAGES = 20_000
 """More than a reply may hold of all but the smallest messages: it is filled by bytes."""
-# As measured: a reply of small messages is worked on while it is in the processor's cache, but who
-# pulls less falls behind a durable publisher and is served from disk; one of large messages is
-# better copied in few pieces.
-_PULL_BYTES = 2 * MIB
-_LARGE_PULL_BYTES = 4 * MIB
-_FEW = 64
+# As measured: a reply of small messages is worked on while it is in the processor's cache; one of
+# large messages is better copied in few pieces.
+_PULL_BYTES = 1 * MIB
+_LARGE_PULL_BYTES = 2 * MIB
+_FEW = 256
 
 _MODES: dict[Durability, str] = {"memory": "--memory", "written": "--sync never", "synced": ""}
 
@@ -38,14 +37,13 @@ class Bench(System):
     def describe(self, settings: Settings) -> str:
         """How it is set up and used."""
         mode = _MODES[settings.durability] or "--sync always"
-        sending = (
-            "one message at a time"
-            if settings.in_flight == 1
-            else f"batches of {settings.batch} through a pipeline, "
-            f"{LIMITS.sends_in_flight} without an answer"
+        if settings.in_flight == 1:
+            return f"{mode}; one message at a time; pulls, each acknowledging the one before"
+        return (
+            f"{mode}; batches of {settings.batch} through a pipeline, "
+            f"{LIMITS.sends_in_flight} without an answer; "
+            f"follow_batches, {_pull_bytes(settings) // MIB} MiB at a time"
         )
-        pulling = f"pulls of {_pull_bytes(settings) // MIB} MiB, each acknowledging the one before"
-        return f"{mode}; {sending}; {pulling}"
 
     def start(self, directory: Path, settings: Settings) -> str:
         """Start a server on a free port; its address."""
@@ -128,20 +126,25 @@ class MbctlPublishing(Publishing):
 
 
 class MbctlReading(Reading):
-    """A Subscriber that pulls."""
+    """A Subscriber: it pulls where messages come one by one, and otherwise follows its topic."""
 
     def __init__(self, address: str, topic: str, subscriber: str, settings: Settings) -> None:
         self._subscriber = Subscriber(address, name=subscriber, timeout=60.0)
-        self._pull_bytes = _pull_bytes(settings)
+        self._settings = settings
         self._topic = topic
 
     def read(self, idle_s: float) -> Iterator[Sequence[bytes]]:
-        """The payloads of each pull."""
-        pull, topic = self._subscriber.pull, self._topic
-        while True:
-            batch = pull(topic, PULL_MESSAGES, self._pull_bytes, idle_s)
-            if not batch:
-                return
+        """The payloads of each batch."""
+        topic, bound = self._topic, _pull_bytes(self._settings)
+        if self._settings.in_flight == 1:
+            # Nothing is to be asked for before what came is given out.
+            pull = self._subscriber.pull
+            while batch := pull(topic, PULL_MESSAGES, bound, idle_s):
+                yield batch.payloads
+            return
+        for batch in self._subscriber.follow_batches(
+            topic, max_messages=PULL_MESSAGES, max_bytes=bound, idle=idle_s
+        ):
             yield batch.payloads
 
     def close(self) -> None:
@@ -152,4 +155,4 @@ class MbctlReading(Reading):
 
 def _pull_bytes(settings: Settings) -> int:
     """How much to pull at a time: where few messages are a batch, they are large."""
-    return _LARGE_PULL_BYTES if 1 < settings.batch <= _FEW else _PULL_BYTES
+    return _LARGE_PULL_BYTES if settings.batch <= _FEW else _PULL_BYTES

@@ -1,17 +1,18 @@
-"""The loop behind ``Subscriber.follow``: always one pull under way for each topic."""
+"""The loop behind ``follow`` and ``follow_batches``: always one pull under way for each topic."""
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mbctl.client.aio.connection import Connection, Reply, anew, until
 from mbctl.client.aio.messages import Batch, Message
 from mbctl.client.backoff import Backoff
 from mbctl.client.deadline import Deadline
 from mbctl.client.packing import to_frame
-from mbctl.client.subscribing import FOLLOW_MESSAGES, FOLLOW_WAIT_S
+from mbctl.client.subscribing import Portion
 from mbctl.errors import MbctlError, Timeout, from_wire
 from mbctl.wire import messages as wire
 
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
     from mbctl.client.aio.subscriber import Subscriber
 
 
-class Following(AsyncIterator[Message]):
-    """The messages of a follow, for ``async for``. Dropping it leaves the follow."""
+T = TypeVar("T", Message, Batch)
+
+
+class _Loop(AsyncIterator[T]):
+    """What is gone through with ``async for``. Dropping it leaves the follow."""
 
     __slots__ = ("_follow", "_loop")
 
@@ -28,16 +32,9 @@ class Following(AsyncIterator[Message]):
         self._follow = follow
         self._loop = loop
 
-    def __aiter__(self) -> "Following":
-        return self
-
-    async def __anext__(self) -> Message:
-        follow = self._follow
-        # The usual case, without another coroutine: a message of the batch at hand.
-        for message in follow.messages:
-            follow.yielded_next = message.offset + 1
-            return message
-        return await follow.first_of_next()
+    @abstractmethod
+    async def __anext__(self) -> T:
+        """The next one."""
 
     async def aclose(self) -> None:
         """Give back what was not yielded, now."""
@@ -52,12 +49,41 @@ class Following(AsyncIterator[Message]):
                 self._loop.call_soon_threadsafe(self._follow.leave)
 
 
+class Following(_Loop[Message]):
+    """The messages of a follow."""
+
+    __slots__ = ()
+
+    async def __anext__(self) -> Message:
+        follow = self._follow
+        # The usual case, without another coroutine: a message of the batch at hand.
+        for message in follow.messages:
+            follow.yielded_next = message.offset + 1
+            return message
+        batch = await follow.next_batch()
+        follow.messages = iter(batch)
+        message = next(follow.messages)
+        follow.yielded_next = message.offset + 1
+        return message
+
+
+class FollowingBatches(_Loop[Batch]):
+    """The batches of a follow."""
+
+    __slots__ = ()
+
+    async def __anext__(self) -> Batch:
+        batch = await self._follow.next_batch()
+        self._follow.yielded_next = batch.next_offset
+        return batch
+
+
 class Follow:
     """The pulls under way on one connection, their replies, and the batch being yielded."""
 
-    def __init__(self, subscriber: "Subscriber", topics: list[str]) -> None:
+    def __init__(self, subscriber: "Subscriber", portion: Portion) -> None:
         self._subscriber = subscriber
-        self._topics = topics
+        self._portion = portion
         self._connection: Connection | None = None
         """The connection that ``_pulls`` were sent on."""
         self._pulls: dict[int, str] = {}
@@ -73,8 +99,8 @@ class Follow:
         """Whether nobody can ask for a message any more."""
         self.is_ended = False
 
-    async def first_of_next(self) -> Message:
-        """The first message of the next batch; cancelled, it is the next one all the same.
+    async def next_batch(self) -> Batch:
+        """The next batch, never an empty one; cancelled, it is the next one all the same.
 
         Raises:
             StopAsyncIteration: the follow has ended, by an error or with its Subscriber.
@@ -84,19 +110,18 @@ class Follow:
             raise StopAsyncIteration
         self._finish()
         try:
-            message = await self._first_of_next()
+            return await self._next_batch()
         except MbctlError as error:
             if self.is_ended:
                 raise StopAsyncIteration from error
             self.leave()
             raise
-        self.yielded_next = message.offset + 1
-        return message
 
-    async def _first_of_next(self) -> Message:
-        """The first message of the next batch; its topic's next pull is under way then."""
-        subscriber = self._subscriber
-        with subscriber._waiting_for(self._topics):
+    async def _next_batch(self) -> Batch:
+        """The next batch that comes for any topic; its topic's next pull is under way then."""
+        subscriber, portion = self._subscriber, self._portion
+        portion.begin()
+        with subscriber._waiting_for(portion.topics):
             while True:
                 topic, reply = await self._next_reply()
                 if isinstance(reply, wire.Error):
@@ -110,9 +135,11 @@ class Follow:
                 if batch:
                     self._batch = batch
                     self.yielded_next = 0
-                    self.messages = iter(batch)
-                    return next(self.messages)
+                    return batch
                 subscriber.leave_gap(batch)
+                if portion.is_over(topic):
+                    self.leave()
+                    raise StopAsyncIteration
 
     # --- pulls ------------------------------------------------------------------------------------
 
@@ -122,7 +149,7 @@ class Follow:
         backoff = Backoff()
         while True:
             # A follow is endless; each attempt and each reconnect has a time of its own.
-            await subscriber._ended(self._topics, Deadline(subscriber.timeout))
+            await subscriber._ended(self._portion.topics, Deadline(subscriber.timeout))
             if self.is_ended:
                 raise StopAsyncIteration
             connection = await subscriber._connected(Deadline(subscriber.timeout))
@@ -140,7 +167,7 @@ class Follow:
         """Wait until there is a reply, or an error: why there will be none."""
         self._waiter = asyncio.get_running_loop().create_future()
         try:
-            deadline = Deadline(FOLLOW_WAIT_S + self._subscriber.timeout)
+            deadline = Deadline(self._portion.wait_s + self._subscriber.timeout)
             return await until(self._waiter, deadline, "the answer")
         except Timeout as error:
             # A server that does not answer in this time is as good as gone.
@@ -151,14 +178,16 @@ class Follow:
 
     def _ask(self, connection: Connection) -> None:
         """Send a pull for each topic that has none under way on this connection."""
-        subscriber = self._subscriber
+        subscriber, portion = self._subscriber, self._portion
         if connection is not self._connection:
             self._connection = connection
             self._pulls.clear()
             self._replies.clear()
-        for topic in self._topics:
+        for topic in portion.topics:
             if topic not in self._pulls.values():
-                request = subscriber.pull_request(topic, FOLLOW_MESSAGES, None, FOLLOW_WAIT_S)
+                request = subscriber.pull_request(
+                    topic, portion.max_messages, portion.max_bytes, portion.wait_s
+                )
                 request.id = next(subscriber._ids)
                 self._pulls[request.id] = topic
                 connection.post(

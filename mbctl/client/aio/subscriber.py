@@ -8,11 +8,11 @@ from types import TracebackType
 
 from mbctl.client.aio.client import AioClient
 from mbctl.client.aio.connection import Connection, Reply, until
-from mbctl.client.aio.follow import Follow, Following
+from mbctl.client.aio.follow import Follow, Following, FollowingBatches
 from mbctl.client.aio.messages import Batch
 from mbctl.client.deadline import Deadline
 from mbctl.client.packing import StartLike, to_text
-from mbctl.client.subscribing import SubscriberBase, bounded_wait, topics_to_follow
+from mbctl.client.subscribing import FOLLOW_MESSAGES, Portion, SubscriberBase, bounded_wait
 from mbctl.errors import (
     InvalidArgument,
     MbctlError,
@@ -161,8 +161,8 @@ class Subscriber(SubscriberBase[Batch], AioClient):
         self._take_pulled(batch, auto_ack)
         return batch
 
-    def follow(self, *topics: str) -> Following:
-        """All messages of these topics as they come, endlessly, acknowledging as you go.
+    def follow(self, *topics: str, idle: float | None = None) -> Following:
+        """All messages of these topics as they come, acknowledging as you go.
 
         The next pull is under way while you work on the last one. Leaving the loop gives
         back what was not yielded, as if it had never been delivered; what was yielded is
@@ -170,12 +170,40 @@ class Subscriber(SubscriberBase[Batch], AioClient):
 
         Waiting for the next message may be cancelled, and begun again, without losing any.
 
+        It is endless, or with ``idle`` ends when nothing came for so many seconds; to be sure
+        may take twice as long.
+
         Raises: as ``pull``.
         """
+        portion = Portion(topics, FOLLOW_MESSAGES, None, idle)
+        return Following(*self._begin_following(portion))
+
+    def follow_batches(
+        self,
+        *topics: str,
+        max_messages: int = 1000,
+        max_bytes: int | None = None,
+        idle: float | None = None,
+    ) -> FollowingBatches:
+        """As ``follow``, a batch at a time: what as many pulls would return, and faster.
+
+        The next pull is under way while you work on the last one, so up to twice the bounds
+        is granted to you at a time. A batch is acknowledged when you ask for the next one, as
+        far as you have not settled it yourself; the one that you leave the loop with by the
+        next pull or by leaving the block cleanly.
+
+        Waiting for the next batch may be cancelled, and begun again, without losing any.
+
+        Raises: as ``pull``.
+        """
+        portion = Portion(topics, max_messages, max_bytes, idle)
+        return FollowingBatches(*self._begin_following(portion))
+
+    def _begin_following(self, portion: Portion) -> tuple[Follow, asyncio.AbstractEventLoop]:
         loop = self._here()
-        follow = Follow(self, topics_to_follow(topics))
+        follow = Follow(self, portion)
         self._follows.add(follow)
-        return Following(follow, loop)
+        return follow, loop
 
     async def settle_all(self) -> None:
         """Acknowledge all that was pulled to be acknowledged by a later pull."""
