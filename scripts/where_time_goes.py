@@ -25,7 +25,7 @@ from pathlib import Path
 from mbctl import Publisher, Subscriber
 
 BATCH = 2000
-PULL_BYTES = 2 << 20
+PULL_BYTES = 1 << 20
 WARM_UP_S = 0.7
 TOPIC = "t"
 

@@ -130,7 +130,7 @@ def _size(size: int, *, durable: bool) -> Case:
         # Batches of the same bytes: what is sent together is bounded by that.
         settings=Settings(
             durability="synced" if durable else "memory",
-            batch=max(1, min(2000, 256 * 1024 // size)),
+            batch=max(1, min(2000, 512 * 1024 // size)),
             in_flight=IN_FLIGHT,
         ),
         content=Content(size=size),
