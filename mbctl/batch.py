@@ -17,8 +17,7 @@ seventy times their bytes, are looked at one at a time.
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby, repeat
-from operator import is_
+from itertools import groupby
 from typing import TypeVar
 
 import msgspec
@@ -170,8 +169,8 @@ def _columns(
 
 
 def _is_one(headers: Sequence[Headers | None]) -> bool:
-    """Whether all of them are the same object, as where one set goes with every message."""
-    return all(map(is_, headers, repeat(headers[0])))
+    """Whether all of them are alike, as where one set goes with every message."""
+    return headers.count(headers[0]) == len(headers)
 
 
 def array_head(count: int) -> bytes:
@@ -349,7 +348,8 @@ def check_keys(keys: Iterable[bytes | None], limits: Limits) -> None:
 def check_header_sets(column: Sequence[Headers | None], limits: Limits) -> None:
     """Refuse header sets of which one is above a limit, or of texts that are none."""
     # One of each, in a row; mostly they are all alike.
-    sets = [headers for headers, _ in groupby(column) if headers]
+    several = column[:1] if column and _is_one(column) else (one for one, _ in groupby(column))
+    sets = [headers for headers in several if headers]
     try:
         # With the heads of its texts a set is larger than without them.
         largest = max(map(len, map(_encoder.encode, sets)), default=0)

@@ -74,7 +74,7 @@ class Gatherer:
         if size > self._limits.message_bytes:
             batches.check_size("payload", size, self._limits.message_bytes)
         if key is not None or headers or gathered.has_extras:
-            gathered.add_extras(key, headers, self._limits)
+            size += gathered.add_extras(key, headers, self._limits)
         gathered.payloads.append(payload)
         gathered.bytes += size
         return gathered.bytes >= self._bytes_max or len(gathered.payloads) >= self._messages_max
@@ -167,26 +167,40 @@ class _Gathered:
 
     def add_extras(
         self, key: Key | None, headers: Mapping[str, str] | None, limits: Limits
-    ) -> None:
-        """Add a message's key and headers to the columns, each of which begins with its first."""
+    ) -> int:
+        """Add a message's key and headers to the columns; how many bytes they are.
+
+        Each column begins with the first message that has something for it.
+        """
+        # All is checked before anything is added.
+        if headers and headers != self._set:
+            self._keep_set(headers, limits)
+        size = 0
+        keys, sets = self.keys, self.headers
         if key is not None:
             if type(key) is not bytes:
                 key = packing.to_bytes(key, "key")
-            if len(key) > limits.key_bytes:
-                batches.check_size("key", len(key), limits.key_bytes)
-        if headers and headers != self._set:
-            (pairs,) = packing.to_headers([headers]) or [None]
-            batches.check_headers(pairs or {}, limits)
-            self._set = pairs
-            self._set_bytes = sum(map(len, chain.from_iterable((pairs or {}).items())))
-        self.has_extras = True
-        if self.keys is None and key is not None:
-            self.keys = [None] * len(self.payloads)
-        if self.headers is None and headers:
-            self.headers = [None] * len(self.payloads)
-        if self.keys is not None:
-            self.keys.append(key)
-            self.bytes += len(key or b"")
-        if self.headers is not None:
-            self.headers.append(self._set if headers else None)
-            self.bytes += self._set_bytes if headers else 0
+            size = len(key)
+            if size > limits.key_bytes:
+                batches.check_size("key", size, limits.key_bytes)
+            if keys is None:
+                keys = self.keys = [None] * len(self.payloads)
+                self.has_extras = True
+        if keys is not None:
+            keys.append(key)
+        if headers:
+            if sets is None:
+                sets = self.headers = [None] * len(self.payloads)
+                self.has_extras = True
+            sets.append(self._set)
+            size += self._set_bytes
+        elif sets is not None:
+            sets.append(None)
+        return size
+
+    def _keep_set(self, headers: Mapping[str, str], limits: Limits) -> None:
+        """Keep a header set as it is sent: the next message may have the same."""
+        (pairs,) = packing.to_headers([headers]) or [None]
+        batches.check_headers(pairs or {}, limits)
+        self._set = pairs
+        self._set_bytes = sum(map(len, chain.from_iterable((pairs or {}).items())))
