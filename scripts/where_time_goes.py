@@ -3,9 +3,10 @@
 
     .venv/bin/python scripts/where_time_goes.py [--durable] [--subscribers 4] [--size 100]
 
-One publisher sends batches of 2,000 through a pipeline, subscribers pull 2 MiB at a time, the
-server is a process of its own. perf samples one of them at a time while all run, and each sample
-is put into a class by its function. Printed are nanoseconds a message, of that process alone.
+One publisher sends batches of 2,000, or 512 KiB, through a pipeline, subscribers follow it by
+1 MiB at a time, the server is a process of its own. perf samples one of them at a time while all
+run, and each sample is put into a class by its function. Printed are nanoseconds a message, of
+that process alone.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from pathlib import Path
 from mbctl import Publisher, Subscriber
 
 BATCH = 2000
+BATCH_BYTES = 512 << 10
 PULL_BYTES = 1 << 20
 WARM_UP_S = 0.7
 TOPIC = "t"
@@ -47,7 +49,7 @@ CLASSES = (
 
 def publish(address: str, size: int, seconds: float) -> None:
     """Send batches for so long."""
-    batch = [os.urandom(size) for _ in range(BATCH)]
+    batch = [os.urandom(size) for _ in range(max(1, min(BATCH, BATCH_BYTES // size)))]
     end = time.monotonic() + seconds
     with Publisher(address) as publisher, publisher.pipeline() as pipe:
         while time.monotonic() < end:
@@ -57,8 +59,8 @@ def publish(address: str, size: int, seconds: float) -> None:
 def read(address: str, name: str) -> None:
     """Pull until it is ended."""
     with Subscriber(address, name=name) as subscriber:
-        while True:
-            subscriber.pull(TOPIC, 65_536, PULL_BYTES, wait=10)
+        for _ in subscriber.follow_batches(TOPIC, max_messages=65_536, max_bytes=PULL_BYTES):
+            pass
 
 
 @contextmanager
