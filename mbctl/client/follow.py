@@ -1,5 +1,6 @@
 """The loop behind ``follow`` and ``follow_batches``: always one pull under way for each topic."""
 
+import time
 from collections.abc import Generator
 from functools import partial
 from math import inf
@@ -12,7 +13,7 @@ from mbctl.client.deadline import Deadline
 from mbctl.client.messages import Batch, Message
 from mbctl.client.packing import to_frame
 from mbctl.client.subscribing import Portion
-from mbctl.errors import MbctlError
+from mbctl.errors import MbctlError, from_wire
 from mbctl.wire import messages as wire
 
 if TYPE_CHECKING:
@@ -54,7 +55,10 @@ class Follow:
                     if self._batch is None:
                         break
         finally:
-            self._end(0 if message is None else message.offset + 1)
+            if message is None:
+                self._end(None, 0)
+            else:
+                self._end(message.batch, message.offset + 1)
 
     def batches(self) -> Generator[Batch, None, None]:
         """Yield batches until the caller stops asking."""
@@ -63,7 +67,7 @@ class Follow:
             for batch in self._each():
                 yield batch
         finally:
-            self._end(0 if batch is None else batch.next_offset)
+            self._end(batch, 0 if batch is None else batch.next_offset)
 
     def _each(self) -> Generator[Batch, None, None]:
         """Batches, one after the other; to ask for the next is to be done with the last."""
@@ -80,12 +84,12 @@ class Follow:
                 subscriber._in_turn(partial(self._finish, batch), endless)
             self._batch = None
 
-    def _end(self, yielded_next: int) -> None:
-        """Leave the loop, where everything below this offset of the last batch was yielded."""
+    def _end(self, batch: Batch | None, yielded_next: int) -> None:
+        """Leave the loop, where everything below this offset of ``batch`` was yielded."""
+        at_hand = self._batch
+        leaving = partial(self._leave, at_hand, yielded_next if batch is at_hand else 0)
         # A loop may end as garbage, in the middle of anything and in any thread.
-        is_here = self._thread == get_ident()
-        leaving = partial(self._leave, self._batch, yielded_next)
-        self._subscriber._leave_loop(leaving, now=is_here)
+        self._subscriber._leave_loop(leaving, now=self._thread == get_ident())
 
     def restart(self, topic: str) -> None:
         """Go on with ``topic`` from where its subscription has been moved to.
@@ -115,19 +119,23 @@ class Follow:
 
         None if nothing came for so long that this is the end.
         """
-        self._portion.begin()
+        self._portion.begin(time.monotonic())
         while True:
             batch = self._next_reply()
             if batch:
                 return batch
             self._subscriber.leave_gap(batch)
-            if self._portion.is_over(batch.topic):
+            if self._portion.is_over(batch.topic, time.monotonic()):
                 return None
 
     def _next_reply(self) -> Batch:
         subscriber = self._subscriber
         endless = Deadline(inf)
         topic, reply = subscriber._surviving(self._take, endless)
+        if isinstance(reply, wire.Error):
+            error = from_wire(reply.code, reply.details)
+            subscriber._pull_refused(topic, error)
+            raise error
         batch = subscriber.take_reply(topic, reply)
         try:
             subscriber._surviving(self._ask, endless)

@@ -165,9 +165,7 @@ class _Gathered:
         self._set: dict[str, str] | None = None
         self._set_bytes = 0
 
-    def add_extras(
-        self, key: Key | None, headers: Mapping[str, str] | None, limits: Limits
-    ) -> int:
+    def add_extras(self, key: Key | None, headers: Mapping[str, str] | None, limits: Limits) -> int:
         """Add a message's key and headers to the columns; how many bytes they are.
 
         Each column begins with the first message that has something for it.

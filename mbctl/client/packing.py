@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from numbers import Real
+from operator import index
 from typing import Any, TypedDict
 
 import msgspec
@@ -104,6 +105,21 @@ def to_ms(seconds: float, what: str) -> int:
     if not -_SECONDS_MAX <= number <= _SECONDS_MAX:
         raise InvalidArgument(reason=f"{what} is a number of seconds, not {number}")
     return 1 if 0 < number < 0.001 else round(number * 1000)
+
+
+def to_bound(value: int, what: str) -> int:
+    """``value`` if it is a number of messages or bytes that there may be at most.
+
+    Raises:
+        InvalidArgument: it is none, or none that a request can carry.
+    """
+    try:
+        bound = 0 if isinstance(value, bool) else index(value)
+    except TypeError:
+        bound = 0
+    if not 0 < bound <= _OFFSET_MAX:
+        raise InvalidArgument(reason=f"{what} is a number from 1, not {value!r}")
+    return bound
 
 
 def to_start(start: StartLike) -> int | str | AtTime:

@@ -104,7 +104,7 @@ class Subscriber(SubscriberBase[Batch], SyncClient):
         """Move the subscription to ``start``, back or forward; where it stands then.
 
         What was pulled before is not acknowledged any more, neither by the next pull nor by
-        ``ack()``. A loop over ``follow`` goes on from the new place.
+        ``ack()``. A loop over what is followed goes on from the new place.
 
         Raises:
             TopicNotFound, SubscriptionNotFound: there is no such thing.

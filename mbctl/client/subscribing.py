@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any, Generic, TypeVar
 
 from mbctl.client.base import WAIT_MAX_S, ClientBase, Flow, expect
-from mbctl.client.packing import StartLike, to_ms, to_seconds, to_start, to_text
+from mbctl.client.packing import StartLike, to_bound, to_ms, to_seconds, to_start, to_text
 from mbctl.client.pulled import PulledBatch
 from mbctl.errors import InvalidArgument, MbctlError, NotSubscribed, TopicNotFound, from_wire
 from mbctl.model import Range, Sought, Subscribed, check_name
@@ -25,7 +25,7 @@ _FOLLOW_WAIT_S = 60.0
 class Portion:
     """What a follow asks for at a time, and when it ends by itself."""
 
-    __slots__ = ("_quiet", "is_endless", "max_bytes", "max_messages", "topics", "wait_s")
+    __slots__ = ("_began_s", "_idle_s", "_quiet", "max_bytes", "max_messages", "topics", "wait_s")
 
     def __init__(
         self, topics: tuple[str, ...], max_messages: int, max_bytes: int | None, idle: float | None
@@ -33,31 +33,35 @@ class Portion:
         """Topics that are given twice are one.
 
         Raises:
-            InvalidArgument: there is no topic, or one is no text, or ``idle`` is no number.
+            InvalidArgument: there is no topic, or one is no text, or a bound or ``idle`` is none.
         """
         if not topics:
             raise InvalidArgument(reason="follow needs at least one topic")
         for topic in topics:
             to_text(topic, "topic")
         self.topics = list(dict.fromkeys(topics))
-        self.max_messages = max_messages
-        self.max_bytes = max_bytes
-        self.is_endless = idle is None
-        self.wait_s = _FOLLOW_WAIT_S if idle is None else bounded_wait(idle, "idle")
+        self.max_messages = to_bound(max_messages, "max_messages")
+        self.max_bytes = None if max_bytes is None else to_bound(max_bytes, "max_bytes")
+        self._idle_s = math.inf if idle is None else _to_wait(idle, "idle")
+        self.wait_s = min(self._idle_s, _FOLLOW_WAIT_S)
+        """How long a pull waits at the server."""
+        self._began_s = 0.0
         self._quiet: Counter[str] = Counter()
 
-    def begin(self) -> None:
+    def begin(self, now_s: float) -> None:
         """The next batch is waited for from now on."""
+        self._began_s = now_s
         self._quiet.clear()
 
-    def is_over(self, topic: str) -> bool:
+    def is_over(self, topic: str, now_s: float) -> bool:
         """Whether the follow is at its end, now that a pull of this topic brought nothing.
 
-        The first such pull of a topic may have been sent, and answered, long before it was
-        waited for; the second has waited its time.
+        The first such pull of a topic may have been sent, and answered, long before the batch was
+        waited for; any may have been answered early, as by a server that stops.
         """
         self._quiet[topic] += 1
-        return not self.is_endless and min(self._quiet[topic] for topic in self.topics) > 1
+        is_late = now_s - self._began_s >= self._idle_s
+        return is_late and min(self._quiet[topic] for topic in self.topics) > 1
 
 
 class _Place:
@@ -285,13 +289,17 @@ class SubscriberBase(ClientBase, Generic[B]):
             )
 
 
-def bounded_wait(wait: float, what: str = "wait") -> float:
+def bounded_wait(wait: float) -> float:
     """How long a pull really waits.
 
     Raises:
         InvalidArgument: it is no number.
     """
-    seconds = to_seconds(wait, what)
-    if math.isnan(seconds):
+    return min(_to_wait(wait, "wait"), WAIT_MAX_S)
+
+
+def _to_wait(seconds: float, what: str) -> float:
+    number = to_seconds(seconds, what)
+    if math.isnan(number):
         raise InvalidArgument(reason=f"{what} is a number of seconds, not nan")
-    return min(max(seconds, 0.0), WAIT_MAX_S)
+    return max(number, 0.0)

@@ -1,6 +1,7 @@
 """The loop behind ``follow`` and ``follow_batches``: always one pull under way for each topic."""
 
 import asyncio
+import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -120,7 +121,7 @@ class Follow:
     async def _next_batch(self) -> Batch:
         """The next batch that comes for any topic; its topic's next pull is under way then."""
         subscriber, portion = self._subscriber, self._portion
-        portion.begin()
+        portion.begin(time.monotonic())
         with subscriber._waiting_for(portion.topics):
             while True:
                 topic, reply = await self._next_reply()
@@ -137,7 +138,7 @@ class Follow:
                     self.yielded_next = 0
                     return batch
                 subscriber.leave_gap(batch)
-                if portion.is_over(topic):
+                if portion.is_over(topic, time.monotonic()):
                     self.leave()
                     raise StopAsyncIteration
 
@@ -189,10 +190,9 @@ class Follow:
                     topic, portion.max_messages, portion.max_bytes, portion.wait_s
                 )
                 request.id = next(subscriber._ids)
+                frame = to_frame(request)
                 self._pulls[request.id] = topic
-                connection.post(
-                    request.id, [to_frame(request)], partial(self._take, connection, request.id)
-                )
+                connection.post(request.id, [frame], partial(self._take, connection, request.id))
 
     def _take(self, connection: Connection, id_: int, reply: Reply) -> None:
         """Keep the reply to a pull until somebody asks for it."""
