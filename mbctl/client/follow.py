@@ -161,17 +161,21 @@ class Follow:
                 frames.append(to_frame(request))
                 self._pulls[request.id] = topic
         if frames:
-            channel.write([b"".join(frames)], Deadline(subscriber.timeout))
+            channel.write([b"".join(frames)], self._patience())
 
     def _take(self, channel: Channel, _: Deadline) -> tuple[str, wire.Message]:
         """Wait for the reply to one of the pulls; its topic and the reply."""
         self._ask(channel, _)
-        deadline = Deadline(self._portion.wait_s + self._subscriber.timeout)
+        deadline = self._patience()
         while True:
             for id_ in channel.replies:
                 if id_ in self._pulls:
                     return self._pulls.pop(id_), channel.replies.pop(id_)
             channel.read(deadline)
+
+    def _patience(self) -> Deadline:
+        """For whatever is written and read in the loop: to change a socket's is a system call."""
+        return Deadline(self._portion.wait_s + self._subscriber.timeout)
 
     # --- acknowledging ----------------------------------------------------------------------------
 
@@ -195,7 +199,8 @@ class Follow:
             if any(self._pulls.get(id_) == batch.topic for id_ in channel.replies):
                 subscriber.leave_unsettled(batch)
             else:
-                self._write(channel, wire.Ack(0, batch.topic, batch.topic_id, ranges))
+                ack = wire.Ack(0, batch.topic, batch.topic_id, ranges)
+                self._write(channel, ack, self._patience())
         except MbctlError:
             # The connection is gone: the next pull will find out, and carry this along.
             subscriber._drop_channel()
@@ -223,7 +228,7 @@ class Follow:
         """End ``pulls``, and give back what they were answered with."""
         deadline = Deadline(_LEAVE_S)
         for id_ in pulls:
-            self._write(channel, wire.Cancel(0, id_))
+            self._write(channel, wire.Cancel(0, id_), deadline)
         for id_, topic in pulls.items():
             reply = channel.reply(id_, deadline)
             if isinstance(reply, wire.Pulled):
@@ -235,10 +240,11 @@ class Follow:
     def _give_back(
         self, channel: Channel, topic: str, topic_id: int, ranges: list[tuple[int, int]]
     ) -> None:
-        self._write(channel, wire.Nack(0, topic, topic_id, ranges, 0, counted=False))
+        nack = wire.Nack(0, topic, topic_id, ranges, 0, counted=False)
+        self._write(channel, nack, Deadline(_LEAVE_S))
 
-    def _write(self, channel: Channel, request: wire.Message) -> None:
+    def _write(self, channel: Channel, request: wire.Message, deadline: Deadline) -> None:
         """Send a request whose answer says nothing that is needed."""
         request.id = next(self._subscriber._ids)
         channel.ignore(request.id)
-        channel.write([wire.encode(request)], Deadline(_LEAVE_S))
+        channel.write([wire.encode(request)], deadline)
