@@ -128,6 +128,12 @@ class Channel:
         except OSError as error:
             raise lost(self._address, error) from error
 
+    def comes_within(self, seconds: float) -> bool:
+        """Wait for so long; whether there is something to read then."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+
     def is_there(self, bell: Bell, deadline: Deadline) -> bool:
         """Wait until something comes or time is up; False if ``bell`` was rung before that."""
         poll = select.poll()

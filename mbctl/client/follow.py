@@ -12,7 +12,7 @@ from mbctl.client.channel import Channel
 from mbctl.client.deadline import Deadline
 from mbctl.client.messages import Batch, Message
 from mbctl.client.packing import to_frame
-from mbctl.client.subscribing import Portion
+from mbctl.client.subscribing import ACK_AFTER_S, Portion
 from mbctl.errors import MbctlError, from_wire
 from mbctl.wire import messages as wire
 
@@ -167,10 +167,14 @@ class Follow:
         """Wait for the reply to one of the pulls; its topic and the reply."""
         self._ask(channel, _)
         deadline = self._patience()
+        is_owed = any(topic in self._subscriber._unsettled for topic in self._portion.topics)
         while True:
             for id_ in channel.replies:
                 if id_ in self._pulls:
                     return self._pulls.pop(id_), channel.replies.pop(id_)
+            if is_owed and not channel.comes_within(ACK_AFTER_S):
+                self._acknowledge(channel)
+                is_owed = False
             channel.read(deadline)
 
     def _patience(self) -> Deadline:
@@ -180,31 +184,21 @@ class Follow:
     # --- acknowledging ----------------------------------------------------------------------------
 
     def _finish(self, batch: Batch) -> None:
-        """Acknowledge a batch that was yielded to its end, without waiting for the answer.
+        """Let a batch that was yielded to its end be acknowledged by the pull after the next."""
+        self._subscriber.remember_place(batch.topic, batch.next_offset)
+        if batch.open_ranges:
+            self._subscriber.leave_unsettled(batch)
 
-        If the topic's next reply is here already, the pull after that carries the
-        acknowledgement; otherwise it goes out by itself, since that may take long.
-        """
-        subscriber = self._subscriber
-        subscriber.remember_place(batch.topic, batch.next_offset)
-        channel = subscriber._channel
-        ranges = batch.open_ranges
-        if not ranges:
-            return
-        if channel is None or channel is not self._channel:
-            subscriber.leave_unsettled(batch)
-            return
-        try:
-            channel.poll()
-            if any(self._pulls.get(id_) == batch.topic for id_ in channel.replies):
-                subscriber.leave_unsettled(batch)
-            else:
-                ack = wire.Ack(0, batch.topic, batch.topic_id, ranges)
+    def _acknowledge(self, channel: Channel) -> None:
+        """Acknowledge what no pull has carried so far, without waiting for the answer."""
+        unsettled = self._subscriber._unsettled
+        for topic in self._portion.topics:
+            batch = unsettled.get(topic)
+            if batch is not None and batch.open_ranges:
+                ack = wire.Ack(0, topic, batch.topic_id, batch.open_ranges)
                 self._write(channel, ack, self._patience())
-        except MbctlError:
-            # The connection is gone: the next pull will find out, and carry this along.
-            subscriber._drop_channel()
-            subscriber.leave_unsettled(batch)
+            # If that failed, the next connection's pull carries it.
+            unsettled.pop(topic, None)
 
     def _leave(self, batch: Batch | None, yielded_next: int) -> None:
         """Give back what was not yielded and end the pulls under way."""

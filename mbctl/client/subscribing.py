@@ -18,6 +18,9 @@ B = TypeVar("B", bound=PulledBatch[Any])
 # The batches of a pipeline come whole: to cut one costs the server more than to pass on ten.
 FOLLOW_MESSAGES = 2000
 """What a follow that yields messages asks for at a time."""
+ACK_AFTER_S = 0.05
+"""How long a follow waits for what comes next before it acknowledges what it is done with by a
+request of its own: mostly a pull carries that along."""
 # How long one of a follow's pulls waits at the server, where it does not matter.
 _FOLLOW_WAIT_S = 60.0
 

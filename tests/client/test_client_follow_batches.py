@@ -1,5 +1,6 @@
 """Following by batches, and following until nothing comes any more."""
 
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -230,3 +231,28 @@ def test_the_connection_may_be_lost_while_a_batch_is_worked_on(
                 proxy.cut_now()
     assert seen == {*range(COUNT)}
     assert admin.topic(filled).messages == 0
+
+
+def test_the_last_batch_is_acknowledged_while_nothing_comes(
+    server: str, filled: str, admin: Admin
+) -> None:
+    def follow() -> None:
+        with Subscriber(server, name="reader") as subscriber:
+            subscriber.subscribe(filled)
+            for batch in subscriber.follow_batches(filled, max_messages=1000):
+                if batch.payloads == [b"end"]:
+                    return
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    # All but by a pull: that which is under way was sent before the batch came.
+    wait_until(lambda: _cursor(admin, filled) == COUNT)
+    with Publisher(server) as publisher:
+        publisher.send(filled, b"end")
+    thread.join()
+    assert _cursor(admin, filled) == COUNT + 1
+
+
+def _cursor(admin: Admin, topic: str) -> int:
+    """How far the reader is; 0 before it is there."""
+    return sum(info.cursor for info in admin.subscriptions(topic))

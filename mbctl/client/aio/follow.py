@@ -13,7 +13,7 @@ from mbctl.client.aio.messages import Batch, Message
 from mbctl.client.backoff import Backoff
 from mbctl.client.deadline import Deadline
 from mbctl.client.packing import to_frame
-from mbctl.client.subscribing import Portion
+from mbctl.client.subscribing import ACK_AFTER_S, Portion
 from mbctl.errors import MbctlError, Timeout, from_wire
 from mbctl.wire import messages as wire
 
@@ -92,6 +92,8 @@ class Follow:
         """The replies that have come and were not looked at, by the ids of their pulls."""
         self._waiter: asyncio.Future[MbctlError | None] | None = None
         self._batch: Batch | None = None
+        self._owed_s = 0.0
+        """When what is done with is acknowledged at the latest, while the next is waited for."""
         self.messages: Iterator[Message] = iter(())
         """What is left of the batch."""
         self.yielded_next = 0
@@ -169,6 +171,12 @@ class Follow:
         self._waiter = asyncio.get_running_loop().create_future()
         try:
             deadline = Deadline(self._portion.wait_s + self._subscriber.timeout)
+            if any(topic in self._subscriber._unsettled for topic in self._portion.topics):
+                # Counted from when it was asked for first: this may be cancelled and begun again.
+                patience_s = max(self._owed_s - time.monotonic(), 0.0)
+                came, _ = await asyncio.wait([self._waiter], timeout=patience_s)
+                if not came:
+                    self._acknowledge(connection)
             return await until(self._waiter, deadline, "the answer")
         except Timeout as error:
             # A server that does not answer in this time is as good as gone.
@@ -215,25 +223,23 @@ class Follow:
     # --- acknowledging ----------------------------------------------------------------------------
 
     def _finish(self) -> None:
-        """Acknowledge a batch that was yielded to its end, without waiting for the answer.
-
-        If the topic's next reply is here already, the pull after that carries the
-        acknowledgement; otherwise it goes out by itself, since that may take long.
-        """
+        """Let a batch that was yielded to its end be acknowledged by the pull after the next."""
         batch, self._batch = self._batch, None
         if batch is None:
             return
-        subscriber, connection = self._subscriber, self._connection
-        subscriber.remember_place(batch.topic, batch.next_offset)
-        ranges = batch.open_ranges
-        if not ranges:
-            return
-        is_next_here = any(self._pulls[id_] == batch.topic for id_ in self._replies)
-        if connection is None or not connection.is_open or is_next_here:
-            subscriber.leave_unsettled(batch)
-        else:
-            id_ = next(subscriber._ids)
-            connection.tell(wire.Ack(id_, batch.topic, batch.topic_id, ranges))
+        self._subscriber.remember_place(batch.topic, batch.next_offset)
+        if batch.open_ranges:
+            self._subscriber.leave_unsettled(batch)
+            self._owed_s = time.monotonic() + ACK_AFTER_S
+
+    def _acknowledge(self, connection: Connection) -> None:
+        """Acknowledge what no pull has carried so far, without waiting for the answer."""
+        subscriber = self._subscriber
+        for topic in self._portion.topics:
+            batch = subscriber._unsettled.pop(topic, None)
+            if batch is not None and batch.open_ranges:
+                id_ = next(subscriber._ids)
+                connection.tell(wire.Ack(id_, topic, batch.topic_id, batch.open_ranges))
 
     def restart(self, topic: str) -> None:
         """Go on with ``topic`` from where its subscription has been moved to.
