@@ -184,7 +184,9 @@ class Terminal:
 
     def wait_for_end(self) -> int:
         """The exit code, once the shell has ended."""
-        while self._read(PATIENCE_S):
+        deadline = time.monotonic() + PATIENCE_S
+        # One that goes on drawing does not end either.
+        while (left := deadline - time.monotonic()) > 0 and self._read(left):
             pass
         assert self._child.flag_eof, "never ended:\n" + "\n".join(self.lines)
         self._child.wait()
