@@ -120,6 +120,15 @@ def publisher(server: str, face: str) -> Iterator[mbctl.Publisher]:
 
 
 @pytest.fixture
+def reader(server: str, filled: str, face: str) -> Iterator[mbctl.Subscriber]:
+    """A subscriber named "reader" that is subscribed to the module's filled topic."""
+    kind = mbctl.Subscriber if face == "sync" else blocking_aio.Subscriber
+    with kind(server, name="reader") as subscriber:
+        subscriber.subscribe(filled)
+        yield subscriber  # type: ignore[misc]
+
+
+@pytest.fixture
 def proxy(server: str) -> Iterator[CuttingProxy]:
     """A proxy before the shared server."""
     proxy = CuttingProxy(server)

@@ -1,7 +1,6 @@
 """Following topics: prefetch, acknowledgements as it goes, and what leaving gives back."""
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 from broker_process import wait_until
@@ -17,14 +16,6 @@ def filled(publisher: Publisher, topic: str) -> str:
     for first in range(0, 5000, 200):
         publisher.send_many(topic, [b"%d" % n for n in range(first, first + 200)])
     return topic
-
-
-@pytest.fixture
-def reader(server: str, filled: str) -> Iterator[Subscriber]:
-    """A subscriber named "reader" that is subscribed to the filled topic from its beginning."""
-    with Subscriber(server, name="reader") as subscriber:
-        subscriber.subscribe(filled)
-        yield subscriber
 
 
 def test_following_yields_every_message_in_order_and_acknowledges_it(

@@ -24,14 +24,6 @@ def filled(publisher: Publisher, topic: str) -> str:
 
 
 @pytest.fixture
-def reader(server: str, filled: str) -> Iterator[Subscriber]:
-    """A subscriber named "reader" that is subscribed to the filled topic from its beginning."""
-    with Subscriber(server, name="reader") as subscriber:
-        subscriber.subscribe(filled)
-        yield subscriber
-
-
-@pytest.fixture
 def admin(server: str) -> Iterator[Admin]:
     """Who looks on."""
     with Admin(server) as admin:

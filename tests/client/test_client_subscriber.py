@@ -35,14 +35,6 @@ def filled(publisher: Publisher, topic: str) -> str:
     return topic
 
 
-@pytest.fixture
-def reader(server: str, filled: str) -> Iterator[Subscriber]:
-    """A subscriber named "reader" that is subscribed to the filled topic from its beginning."""
-    with Subscriber(server, name="reader") as subscriber:
-        subscriber.subscribe(filled)
-        yield subscriber
-
-
 def digits(*numbers: int) -> list[bytes]:
     """The payloads of these messages."""
     return [b"%d" % n for n in numbers]
