@@ -49,24 +49,32 @@ class Runner:
         self._versions: dict[str, str] = {}
         """Of the systems that can be measured."""
         self._failures: Counter[str] = Counter()
-        self._samples: defaultdict[str, list[int]] = defaultdict(list)
-        """Of the present case, by systems."""
+        self._by_cases: dict[str, dict[str, Figure]] = {}
+        """Those of the cases that have begun, by systems."""
+        self._samples: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+        """By cases and systems."""
         self._look_for_systems()
         self._done = 0
         self._total = sum(len(self._systems(case)) * self._repeats(case) for case in plan.cases)
         self._began = time.monotonic()
 
     def run(self) -> None:
-        """Measure everything; what fails is said in its figure, and the rest goes on."""
+        """Measure everything; what fails is said in its figure, and the rest goes on.
+
+        In rounds, each of all the cases: where a machine is slower for a while, it is so for one
+        repeat of many figures, and not for all repeats of one.
+        """
+        cases = self._plan.cases
         with Stage(self._plan.directory) as stage:
-            for case in self._plan.cases:
-                figures = self._begin_case(case)
-                try:
-                    self._run_case(stage, self._numbered(case), figures)
-                except KeyboardInterrupt:
-                    for figure in figures.values():
-                        figure.status = "partial"
-                    raise
+            try:
+                for number in range(max(map(self._repeats, cases), default=0)):
+                    for case in cases:
+                        if number < self._repeats(case):
+                            self._run_case(stage, case, number)
+            except KeyboardInterrupt:
+                for case in cases:
+                    self._note_interrupted(case)
+                raise
 
     def _look_for_systems(self) -> None:
         for name in ("mbctl", *self._plan.peers):
@@ -94,24 +102,32 @@ class Runner:
     def _repeats(self, case: Case) -> int:
         return 1 if self._plan.numbered else min(self._plan.repeat, case.repeat_max)
 
-    def _begin_case(self, case: Case) -> dict[str, Figure]:
-        """Its figures by systems, without any values yet."""
-        figures = {n: _figure(case, n, self._versions.get(n, "")) for n in self._systems(case)}
-        self.figures.extend(figures.values())
-        self._samples.clear()
-        return figures
-
-    def _run_case(self, stage: Stage, case: Case, figures: dict[str, Figure]) -> None:
-        for number in range(self._repeats(case)):
-            if number and time.monotonic() - self._began > self._plan.seconds_max:
-                self._done += len(figures) * (self._repeats(case) - number)
-                break
-            for name, figure in figures.items():
-                self._watch(f"{case.title}: {name}", self._done, self._total)
-                if figure.status == "ok":
-                    self._run_once(Trial(stage, name, case, self._plan.seconds), figure)
-                self._done += 1
+    def _run_case(self, stage: Stage, case: Case, number: int) -> None:
+        """One repeat of a case, on one system after the other."""
+        figures = self._figures_of(case)
+        is_late = number and time.monotonic() - self._began > self._plan.seconds_max
+        for name, figure in figures.items():
+            self._watch(f"{case.title}: {name}", self._done, self._total)
+            if figure.status == "ok" and not is_late:
+                trial = Trial(stage, name, self._numbered(case), self._plan.seconds)
+                self._run_once(trial, figure)
+            self._done += 1
+        if not is_late:
             _note_ratios(figures)
+
+    def _figures_of(self, case: Case) -> dict[str, Figure]:
+        """By systems; without any values where it is asked for them the first time."""
+        found = self._by_cases.get(case.name)
+        if found is None:
+            found = {n: _figure(case, n, self._versions.get(n, "")) for n in self._systems(case)}
+            self._by_cases[case.name] = found
+            self.figures.extend(found.values())
+        return found
+
+    def _note_interrupted(self, case: Case) -> None:
+        for figure in self._by_cases.get(case.name, {}).values():
+            if figure.status == "ok" and len(figure.values) < self._repeats(case):
+                figure.status = "partial"
 
     def _run_once(self, trial: Trial, figure: Figure) -> None:
         name = trial.system
@@ -131,7 +147,7 @@ class Runner:
             measured.faults += before.faults
         figure.add(measured)
         if measured.nanoseconds:
-            samples = self._samples[trial.system]
+            samples = self._samples[trial.case.name, trial.system]
             samples += measured.nanoseconds
             figure.describe(samples)
 

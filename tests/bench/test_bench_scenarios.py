@@ -76,6 +76,25 @@ def test_numbered_messages_are_looked_at_by_themselves() -> None:
     assert all(figure.messages > 1000 for figure in runner.figures)
 
 
+def test_repeats_are_rounds_of_all_cases_and_what_lacks_one_is_partial() -> None:
+    told: list[str] = []
+
+    def watch(title: str, done: int, total: int) -> None:
+        told.append(title)
+        assert (done, total) == (len(told) - 1, 6)
+        if len(told) == 4:
+            raise KeyboardInterrupt
+
+    cases = [CASES["publish"], CASES["fan-in"]]
+    runner = Runner(Plan(cases=cases, seconds=0.02), watch)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run()
+    first, second = (f"{case.title}: mbctl" for case in cases)
+    assert told == [first, second, first, second]
+    assert [len(figure.values) for figure in runner.figures] == [2, 1]
+    assert [figure.status for figure in runner.figures] == ["partial", "partial"]
+
+
 def test_case_that_fails_says_so_and_the_rest_goes_on() -> None:
     broken = msgspec.structs.replace(CASES["publish"], name="broken", measure=_break)
     runner = Runner(Plan(cases=[broken, CASES["publish"]], seconds=0.02, repeat=2), lambda *_: None)
