@@ -70,6 +70,13 @@ class ReadColumns(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
         return sets
 
 
+class _OtherColumns(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """The optional columns of a batch, not yet looked into."""
+
+    keys: msgspec.Raw = _NOTHING
+    headers: msgspec.Raw = _NOTHING
+
+
 class _RawColumns(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """A batch taken apart into columns, the optional ones not yet looked into."""
 
@@ -88,6 +95,13 @@ class _ViewColumns(_RawColumns):
 _DICTS_BYTES = 256 * 1024
 # Above this size a view of a payload takes less time than a copy; measured.
 _LARGE_BYTES = 4096
+# From so many payloads on it takes less time to find that all are packed alike; measured.
+_MANY = 100
+# How long the head of a long array is, and that of a payload, by its first byte.
+_ARRAY_HEADS = {0xDC: 3, 0xDD: 5}
+_BIN_HEADS = {0xC4: 2, 0xC5: 3, 0xC6: 5}
+# What an array of all columns but the payloads begins with, by what the batch does.
+_OTHER = {_PLAIN: b"\x90", _FULL: b"\x92"}
 
 
 def plain(value: object) -> bytes | str:
@@ -107,6 +121,7 @@ _encoder = msgspec.msgpack.Encoder(enc_hook=plain)
 _decoder = msgspec.msgpack.Decoder(Columns)
 _read_columns_decoder = msgspec.msgpack.Decoder(ReadColumns)
 _raw_columns_decoder = msgspec.msgpack.Decoder(_RawColumns)
+_other_columns_decoder = msgspec.msgpack.Decoder(_OtherColumns)
 _view_columns_decoder = msgspec.msgpack.Decoder(_ViewColumns)
 _keys_decoder = msgspec.msgpack.Decoder(list[bytes | None])
 _raw_decoder = msgspec.msgpack.Decoder(msgspec.Raw)
@@ -210,6 +225,21 @@ def validate(batch: Buffer, limits: Limits = LIMITS) -> int:
     few = view[1] if len(view) > 1 else 0
     count = few & 0x0F if few & 0xF0 == 0x90 else _array_count(view[1:])
     check_count(count, limits)
+    columns = _validate_payloads(view, count, limits)
+    if view[0] == _FULL:
+        _validate_keys(memoryview(columns.keys), count, limits)
+        _validate_headers(memoryview(columns.headers), count, limits)
+    return count
+
+
+def _validate_payloads(view: memoryview, count: int, limits: Limits) -> _OtherColumns | _RawColumns:
+    """Look at the payloads, and take the batch apart into columns."""
+    alike = _alike(view, count) if count >= _MANY else None
+    if alike is not None:
+        size, rest = alike
+        check_size("payload", size, limits.message_bytes)
+        others: _OtherColumns = _read(_other_columns_decoder, memoryview(_OTHER[view[0]] + rest))
+        return others
     # Large payloads are looked at where they lie: to copy 8 MiB holds a server up for 7 ms.
     if len(view) > _LARGE_BYTES * count:
         columns: _RawColumns = _read(_view_columns_decoder, view)
@@ -218,10 +248,25 @@ def validate(batch: Buffer, limits: Limits = LIMITS) -> int:
     # No payload can be too large in a batch that is small enough as a whole.
     if len(view) > limits.message_bytes:
         check_size("payload", max(map(len, columns.payloads)), limits.message_bytes)
-    if view[0] == _FULL:
-        _validate_keys(memoryview(columns.keys), count, limits)
-        _validate_headers(memoryview(columns.headers), count, limits)
-    return count
+    return columns
+
+
+def _alike(view: memoryview, count: int) -> tuple[int, memoryview] | None:
+    """The size of each payload and what follows on them, if all are packed alike.
+
+    They are if at equal distances there is the head of the first: then each ends where
+    the next begins. That is a seventh of the work of making them.
+    """
+    at = 1 + _ARRAY_HEADS.get(view[1], 1)
+    head = _BIN_HEADS.get(view[at], 0) if at < len(view) else 0
+    size = int.from_bytes(view[at + 1 : at + head], "big")
+    end = at + count * (head + size)
+    if not head or end > len(view):
+        return None
+    for place in range(at, at + head):
+        if view[place : end : head + size] != bytes([view[place]]) * count:
+            return None
+    return size, view[end:]
 
 
 def count_of(batch: Buffer) -> int:

@@ -195,6 +195,47 @@ def test_any_change_to_a_batch_is_a_batch_or_refused(
     check_that_it_holds(data[:at] + inserted + data[at + removed :])
 
 
+@settings(deadline=None, max_examples=300)
+@given(
+    st.sampled_from([0, 1, 5, 255, 256, 300, 65_536]),
+    st.integers(1, 20),
+    st.booleans(),
+    st.integers(0, 700),
+    st.integers(0, 3),
+    st.binary(max_size=3),
+)
+def test_payloads_of_one_size_are_judged_as_all_others_are(
+    size: int, count: int, has_keys: bool, at: int, removed: int, inserted: bytes
+) -> None:
+    payloads = [bytes([number]) * size for number in range(count)]
+    data = batches.encode(payloads, [b"key"] * count if has_keys else None)
+    assert judged(data) == count
+    # Mostly where it hurts: at the head, at that of a payload, and at the end.
+    for place in (at, at % 8, 3 + (size + 2) * (at % count), len(data) - at % 8):
+        changed = data[:place] + inserted + data[place + removed :]
+        found = []
+        for many in (1, 1 << 32):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(batches, "_MANY", many)
+                found.append(judged(changed))
+        assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("changed", [3, 4, 3 + 102 * 5, 4 + 102 * 9])
+def test_a_payload_of_another_size_among_alike_ones_is_found(changed: int) -> None:
+    data = bytearray(batches.encode([b"x" * 100] * 200))
+    data[changed + 1] ^= 1
+    assert judged(data) is InvalidArgument
+
+
+def judged(data: bytes | bytearray) -> int | type[RequestRefused]:
+    """How many messages there are, or as what it is refused."""
+    try:
+        return batches.validate(data)
+    except RequestRefused as refusal:
+        return type(refusal)
+
+
 def check_that_it_holds(data: bytes) -> None:
     """What is taken for a batch is what a subscriber can read, of as many messages."""
     try:

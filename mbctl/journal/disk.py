@@ -165,6 +165,7 @@ class DiskJournal:
             capacity=options.capacity,
             max_bytes=options.max_bytes,
             window=options.window,
+            taken=lambda: self.taken,
         )
         known = [number for number in opened.sizes if not is_cold(number)]
         next_segment = max([*known, *opened.empty, opened.snapshot.segment - 1]) + 1
@@ -184,7 +185,6 @@ class DiskJournal:
             self._space,
             journal_id=journal_id,
             window=options.window,
-            taken=lambda: self.taken,
             failed=self._fail,
             on_moved=self._moved,
         )
@@ -256,7 +256,7 @@ class DiskJournal:
     @property
     def max_bytes(self) -> int:
         """How many bytes may be taken up before a batch is refused."""
-        return self._space.limit(self.taken)
+        return self._space.limit()
 
     def check_room(self, size: int, *, is_reserved: bool = False) -> None:
         """Refuse what there may be no room for; see ``Journal``."""
@@ -264,7 +264,7 @@ class DiskJournal:
         if is_reserved:
             wanted += _CHANGE_BYTES
         try:
-            self._space.check(wanted, is_reserved=is_reserved, taken=self.taken)
+            self._space.check(wanted, is_reserved=is_reserved)
         except DiskFull:
             self._relieve()
             raise
@@ -436,9 +436,10 @@ class DiskJournal:
             self._tail.wrote_to(group.end)
             self._durable = group.end if self._is_synced else self._durable
             self._written_ns = self._loop.now_ns()
-        for number in sealed:
-            self._sealing.pop(number, None)
-        self._keeper.add_sealed(sealed)
+        if sealed:
+            for number in sealed:
+                self._sealing.pop(number, None)
+            self._keeper.add_sealed(sealed)
         for done in group.waiters:
             done()
         self._under_way.popleft()

@@ -86,7 +86,6 @@ class Mover:
         *,
         journal_id: bytes,
         window: int,
-        taken: Callable[[], int],
         failed: Callable[[Exception], None],
         on_moved: Callable[[list[int]], None],
     ) -> None:
@@ -100,7 +99,6 @@ class Mover:
         self._space = space
         self._journal_id = journal_id
         self._window = window
-        self._taken = taken
         self._failed = failed
         self._on_moved = on_moved
         self._next_number = max([COLD_NUMBER, *filter(is_cold, census.sizes)]) + 1
@@ -141,7 +139,7 @@ class Mover:
             self._look_later()
             return
         # After there was no room for many, as few as can be.
-        capacity = 0 if self._is_cautious else self._space.to_copy(self._taken())
+        capacity = 0 if self._is_cautious else self._space.to_copy()
         sources = self._census.sources(capacity, excess)
         if not sources:
             self._is_in_vain = True

@@ -7,6 +7,7 @@ cannot fail for lack of room.
 
 import threading
 from collections import deque
+from collections.abc import Callable
 
 from mbctl.errors import DiskFull
 from mbctl.files import Directory, is_full
@@ -42,7 +43,9 @@ class Space:
         capacity: int,
         max_bytes: int | None,
         window: int,
+        taken: Callable[[], int],
     ) -> None:
+        """``taken``: how many bytes of the disk records take up."""
         self._directory = directory
         self._loop = loop
         self._journal_id = journal_id
@@ -50,6 +53,7 @@ class Space:
         """Bytes that a segment is made with."""
         self._max_bytes = max_bytes
         self._window = window
+        self._taken = taken
         self._reserve = capacity // _RESERVE_SHARE
         self._spares: deque[Segment] = deque()
         self._next_number = 1
@@ -105,7 +109,7 @@ class Space:
 
     # --- room ---------------------------------------------------------------------------------
 
-    def check(self, size: int, *, is_reserved: bool, taken: int) -> None:
+    def check(self, size: int, *, is_reserved: bool) -> None:
         """Refuse a record with a body of ``size`` bytes that there may be no room for.
 
         Raises:
@@ -115,8 +119,8 @@ class Space:
             need = HEAD_BYTES + size
         else:
             need = HEAD_BYTES + size + self._reserve
-            if self._max_bytes is not None and taken + size > self._max_bytes:
-                raise DiskFull(size=taken, limit=self._max_bytes)
+            if self._max_bytes is not None and self._taken() + size > self._max_bytes:
+                raise DiskFull(size=self._taken(), limit=self._max_bytes)
         index = self.active.index
         assert index is not None
         growth = index.growth(size if is_reserved else 0)
@@ -125,12 +129,12 @@ class Space:
         capacity = SEGMENT_HEAD_BYTES + need + SegmentIndex(0, self._window).size + growth
         if self._spares and self._spares[0].capacity >= capacity:
             return
-        self._make_room(capacity, may_use_all=is_reserved, taken=taken)
+        self._make_room(capacity, may_use_all=is_reserved)
 
-    def _make_room(self, capacity: int, *, may_use_all: bool, taken: int) -> None:
+    def _make_room(self, capacity: int, *, may_use_all: bool) -> None:
         now_ns = self._loop.now_ns()
         if now_ns < self._full_until_ns[may_use_all]:
-            raise DiskFull(size=taken, limit=self.limit(taken))
+            raise DiskFull(size=self._taken(), limit=self.limit())
         try:
             with self._lock:
                 if not self._spares and (may_use_all or self._may_grow(capacity)):
@@ -142,14 +146,14 @@ class Space:
             if not is_full(error):
                 raise
         self._full_until_ns[may_use_all] = now_ns + _RETRY_NS
-        raise DiskFull(size=taken, limit=self.limit(taken))
+        raise DiskFull(size=self._taken(), limit=self.limit())
 
-    def limit(self, taken: int) -> int:
+    def limit(self) -> int:
         """How many bytes may be taken in all."""
         if self._max_bytes is not None:
             return self._max_bytes
         free, total = self._directory.free()
-        return taken + max(0, free - _kept_free(total))
+        return self._taken() + max(0, free - _kept_free(total))
 
     def _may_grow(self, capacity: int) -> bool:
         """Whether the disk has more free than is to be left, by another segment."""
@@ -158,7 +162,7 @@ class Space:
         kept = _kept_free(total) if self._max_bytes is None else self.capacity // 2
         return free - max(capacity, self.capacity) >= kept
 
-    def to_copy(self, taken: int) -> int:
+    def to_copy(self) -> int:
         """About how many bytes may be copied at once to free others.
 
         Where all are bounded that is half a segment more than may be taken: to free space
@@ -166,7 +170,7 @@ class Space:
         """
         if self._max_bytes is None:
             return self.capacity
-        return min(self.capacity, max(0, self._max_bytes - taken) + self.capacity // 2)
+        return min(self.capacity, max(0, self._max_bytes - self._taken()) + self.capacity // 2)
 
     def may_copy(self, size: int) -> bool:
         """Whether ``size`` bytes leave what the next segment makes do with.
