@@ -94,6 +94,8 @@ def _start_case(name: str, durability: Durability) -> Case:
         settings=Settings(durability=durability, batch=1, in_flight=1),
         on="stores",
         repeat_max=2,
+        # The system may have let go of a program's files that nobody has read for a while.
+        warms_up=True,
     )
 
 

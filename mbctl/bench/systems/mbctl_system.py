@@ -16,7 +16,7 @@ PULL_MESSAGES = 20_000
 # large messages is better copied in few pieces.
 _PULL_BYTES = 1 * MIB
 _LARGE_PULL_BYTES = 2 * MIB
-_FEW = 256
+_FEW = 512
 
 _MODES: dict[Durability, str] = {"memory": "--memory", "written": "--sync never", "synced": ""}
 
