@@ -27,6 +27,8 @@ for _power, _letter in enumerate("KMGTP", start=1):
         f"{_letter}IB": 1024**_power,
         f"{_letter}B": 1000**_power,
     }
+# What every number of the protocol and of the files fits below.
+_SIZE_MAX = 2**63 - 1
 
 
 def escape(text: str) -> str:
@@ -169,7 +171,7 @@ def parse_size(text: str) -> int:
     K, M, G, T and P alone and with ``iB`` are powers of 1024; with ``B``, of 1000.
 
     Raises:
-        InvalidArgument: it is none of these, or not above 0.
+        InvalidArgument: it is none of these, not above 0, or more than any disk has.
     """
     stripped = text.strip()
     number = stripped.rstrip("BbIiKkMmGgTtPp ")
@@ -185,6 +187,8 @@ def parse_size(text: str) -> int:
         ) from None
     if value <= 0:
         raise InvalidArgument(reason=f"a size must be above 0, not {text!r}")
+    if value > _SIZE_MAX:
+        raise InvalidArgument(reason=f"{text!r} is not a size below 8 EiB")
     return value
 
 

@@ -14,8 +14,19 @@ if TYPE_CHECKING:
     from mbctl.files import Directory
     from mbctl.offline.report import Report
 
+
+def check_path(path: str) -> str:
+    """Refuse the empty one, which a script that forgot a variable gives: it is no directory."""
+    if not path:
+        raise typer.BadParameter("it is empty.")
+    return path
+
+
 DataDirectory = Annotated[
-    str, typer.Argument(metavar="DIR", help="The data directory.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="DIR", help="The data directory.", show_default=False, callback=check_path
+    ),
 ]
 """The directory that a command is about."""
 

@@ -88,14 +88,19 @@ def examine(directory: Directory, progress: Progress = lambda done, total: None)
     if REPAIRED_NAME in names:
         report.findings.append(Finding(REPAIRED_NAME, 0, "a repair was interrupted"))
         return Examined(report)
-    _check_is_one(directory, names)
+    check_is_one(directory, names)
     if FORMAT_NAME not in names and is_unused(directory):
         report.notes.append("nothing has been kept here yet")
         return Examined(report)
     return _Examination(directory, report, progress).run()
 
 
-def _check_is_one(directory: Directory, names: list[str]) -> None:
+def check_is_one(directory: Directory, names: list[str]) -> None:
+    """Refuse a directory with these names in it if it is no data directory.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
     if FORMAT_NAME in names or SNAPSHOT_NAME in names or _numbers(directory):
         return
     known = {LOCK_NAME, LOST_AND_FOUND, NEXT_NAME, REPAIRING_NAME}

@@ -43,7 +43,7 @@ from mbctl.journal.recovery import LOST_AND_FOUND
 from mbctl.journal.scan import batch_head
 from mbctl.journal.segment import Segment, create_segment, seal
 from mbctl.journal.snapshot import SNAPSHOT_NAME, NoRoom, give_up_room, write_snapshot
-from mbctl.offline.examine import WINDOW, Examined, Progress, examine
+from mbctl.offline.examine import WINDOW, Examined, Progress, check_is_one, examine
 from mbctl.offline.rebuild import Lost, Plan
 from mbctl.offline.report import Report
 from mbctl.offline.salvage import BATCHES, Found, Salvaged, walk
@@ -93,6 +93,10 @@ def repair(
         StorageCorrupt: nothing tells which journal its files are of; nothing was changed.
         OSError: the disk fails or has no room; to repeat it goes on.
     """
+    names = directory.names()
+    if REPAIRED_NAME not in names:
+        # Before there is a file to lock: what is no data directory stays as it is.
+        check_is_one(directory, names)
     lock = hold(directory, is_read_only=False)
     assert lock is not None
     try:

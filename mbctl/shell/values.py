@@ -13,8 +13,6 @@ from mbctl.model import DELIVERIES_MAX, Start, WhenFull, check_ack_wait
 _WHOLE = re.compile(r"[0-9]{1,18}", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{0,9})?|\.[0-9]{1,9}", re.ASCII)
 
-_NUMBER_MAX = 2**63 - 1
-
 # Arbitrary: enough to recognise what was typed, short enough to stay on the line.
 _SHOWN_MAX = 60
 
@@ -95,10 +93,9 @@ def utf8(text: str) -> bytes:
 def size(text: str) -> int:
     """A number of bytes, such as 64M."""
     # What is longer need not even be converted.
-    number = parse_size(text) if len(text) <= 22 else _NUMBER_MAX + 1
-    if number > _NUMBER_MAX:
+    if len(text) > 22:
         raise ValueError(f"{shown(text)} is not a size below 8 EiB")
-    return number
+    return parse_size(text)
 
 
 def hexadecimal(text: str) -> bytes:

@@ -140,13 +140,17 @@ def test_directory_of_a_running_server_is_refused(
     assert broker.stop()[0] == 0
 
 
-@pytest.mark.parametrize("command", ["verify", "repair"])
+@pytest.mark.parametrize("command", ["verify", "repair", "repair --accept-loss"])
 def test_what_is_no_data_directory_is_refused(command: str, run: Run, tmp_path: Path) -> None:
-    missing = run(command, str(tmp_path / "nothing"))
+    missing = run(*command.split(), str(tmp_path / "nothing"))
     assert (missing.code, "no such file or directory" in missing.err) == (1, True)
-    empty = run(command, str(tmp_path))
+    empty = run(*command.split(), str(tmp_path))
     assert (empty.code, "is empty" in empty.err) == (2, True)
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "letter").touch()
+    other = run(*command.split(), str(tmp_path))
+    assert (other.code, "is not a data directory of mbctl" in other.err) == (2, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter"]
 
 
 def test_table_is_for_people(run: Run, data: Path) -> None:

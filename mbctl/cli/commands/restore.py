@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mbctl.cli.command import DirectoryCommand, make_app
-from mbctl.cli.damage import nobody, show_restored
+from mbctl.cli.damage import check_path, nobody, show_restored
 from mbctl.cli.options import output_of
 
 app = make_app()
@@ -23,7 +23,12 @@ def restore(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The backup.", show_default=False)],
     directory: Annotated[
         str,
-        typer.Argument(metavar="DIR", help="A new or an empty directory.", show_default=False),
+        typer.Argument(
+            metavar="DIR",
+            help="A new or an empty directory.",
+            show_default=False,
+            callback=check_path,
+        ),
     ],
 ) -> None:
     """Make a data directory of a backup.
