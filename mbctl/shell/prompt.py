@@ -3,8 +3,11 @@
 Imported only at a terminal: prompt_toolkit is slow to import.
 """
 
+import fcntl
+import os
 import select
 import sys
+import termios
 from collections.abc import Callable, Iterable
 
 from prompt_toolkit import PromptSession
@@ -115,6 +118,22 @@ def was_given_up(source: Input) -> bool:
     pressed = [number for number, key in enumerate(keys, start=1) if key.key == Keys.ControlC]
     store_typeahead(source, keys[pressed[-1] :] if pressed else keys)
     return bool(pressed)
+
+
+def was_left(source: Input) -> bool:
+    """Whether Ctrl-D was pressed when there was no prompt to take it, and nothing before it.
+
+    The terminal ends a read with nothing for it. That has to be read before the next prompt
+    takes the terminal over, or it is lost.
+    """
+    keys, descriptor = get_typeahead(source), source.fileno()
+    store_typeahead(source, keys)
+    if keys or not os.isatty(descriptor):
+        return False
+    if not select.select([descriptor], [], [], 0)[0]:
+        return False
+    waiting = fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4))
+    return not any(waiting) and not os.read(descriptor, 1)
 
 
 class _PromptHistory(History):

@@ -31,7 +31,7 @@ from mbctl.shell.grammar import InvalidCommand, flaw, verb_token
 from mbctl.shell.highlight import LINE_LENGTH_MAX
 from mbctl.shell.history import LineHistory, path_for
 from mbctl.shell.interrupts import for_others, remembered, repeated
-from mbctl.shell.prompt import make_prompt, screen, was_given_up
+from mbctl.shell.prompt import make_prompt, screen, was_given_up, was_left
 from mbctl.shell.session import Session
 from mbctl.shell.toolbar import Toolbar
 from mbctl.shell.verbs import find_verb
@@ -142,6 +142,8 @@ class Repl:
         try:
             self._look_after_subscriber()
             self._watch.refresh()
+            if was_left(self._prompt.input):
+                return False
             with remembered() as presses:
                 typed = self._prompt.prompt(pre_run=presses.clear)
             if not presses and not was_given_up(self._prompt.input):

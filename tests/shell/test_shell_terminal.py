@@ -27,6 +27,14 @@ def _wait_for_prompt(shell: Terminal) -> None:
     shell.wait(lambda lines: lines[-1].startswith(" connected "))
 
 
+def _wait_for_pull(server: str, topic: str) -> None:
+    """Return when somebody waits for messages of the topic."""
+    deadline = time.monotonic() + PATIENCE_S
+    with Admin(server) as admin:
+        while not admin.subscriptions(topic)[0].waiting_pulls:
+            assert time.monotonic() < deadline
+
+
 def _send(server: str, topic: str, *payloads: bytes) -> None:
     with Publisher(server) as publisher:
         publisher.create_topic(topic)
@@ -109,10 +117,7 @@ def test_control_c_ends_a_waiting_pull_and_not_the_shell(
     shell.enter(f"subscribe {topic} --from new")
     shell.wait(lambda lines: any(f"is subscribed to {topic} from #1" in line for line in lines))
     shell.enter("pull --wait 600")
-    deadline = time.monotonic() + PATIENCE_S
-    with Admin(server) as admin:
-        while not admin.subscriptions(topic)[0].waiting_pulls:
-            assert time.monotonic() < deadline
+    _wait_for_pull(server, topic)
     shell.type(CTRL_C)
     shell.wait_for("interrupted")
     _send(server, topic, b"two")
@@ -128,6 +133,21 @@ def test_control_d_leaves_and_says_what_stays(terminal: Open, server: str, topic
     _wait_for_prompt(shell)
     shell.type(CTRL_D)
     shell.wait_for(f"subscriptions of {topic} stay: {topic} (2 unread)")
+    assert shell.wait_for_end() == 0
+
+
+def test_control_d_while_a_verb_runs_leaves_after_it(
+    terminal: Open, server: str, topic: str
+) -> None:
+    _send(server, topic, b"one")
+    shell = _open(terminal, "subscriber")
+    shell.enter(f"subscribe {topic} --from new")
+    shell.wait(lambda lines: any(f"is subscribed to {topic} from #1" in line for line in lines))
+    shell.enter("pull --wait 600")
+    _wait_for_pull(server, topic)
+    shell.type(CTRL_D)
+    _send(server, topic, b"two")
+    shell.wait(lambda lines: any(line.endswith(f"{topic} #1 two") for line in lines))
     assert shell.wait_for_end() == 0
 
 
