@@ -261,7 +261,8 @@ def _alike(view: memoryview, count: int) -> tuple[int, memoryview] | None:
     head = _BIN_HEADS.get(view[at], 0) if at < len(view) else 0
     size = int.from_bytes(view[at + 1 : at + head], "big")
     end = at + count * (head + size)
-    if not head or end > len(view):
+    # What follows is copied: where it is most of a batch, that would cost more than it spares.
+    if not head or not len(view) // 2 < end <= len(view):
         return None
     for place in range(at, at + head):
         if view[place : end : head + size] != bytes([view[place]]) * count:

@@ -107,10 +107,18 @@ class File:
     """An open file. Every method raises OSError with the file's name in it."""
 
     def __init__(self, disk: Disk, path: Path, descriptor: int) -> None:
-        self.path = path
         self._disk = disk
         self._named = named(path)
         self._descriptor = descriptor
+
+    @property
+    def path(self) -> Path:
+        """Where it is, as far as was told."""
+        return self._named.path
+
+    def renamed(self, path: Path) -> None:
+        """Take note that its name is another one now."""
+        self._named = named(path)
 
     @property
     def size(self) -> int:
@@ -276,10 +284,10 @@ def named(path: Path) -> "_Naming":
 class _Naming:
     """May be entered again and again, and costs a lone write a tenth of what a generator does."""
 
-    __slots__ = ("_path",)
+    __slots__ = ("path",)
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
 
     def __enter__(self) -> None:
         pass
@@ -291,7 +299,7 @@ class _Naming:
         trace: TracebackType | None,
     ) -> None:
         if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(self._path)
+            error.filename = str(self.path)
 
 
 def is_full(error: OSError) -> bool:

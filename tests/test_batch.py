@@ -195,37 +195,82 @@ def test_any_change_to_a_batch_is_a_batch_or_refused(
     check_that_it_holds(data[:at] + inserted + data[at + removed :])
 
 
-@settings(deadline=None, max_examples=300)
+def packed_alike(size: int, count: int, head: int, array: int, keys: bytes) -> bytes:
+    """A batch of payloads of one size, with heads of so many bytes."""
+    kind = bytes([{2: 0xC4, 3: 0xC5, 5: 0xC6}[head]])
+    heads = {1: bytes([0x90 | count]), 3: b"\xdc" + count.to_bytes(2, "big"), 5: array32(count)}
+    payload = kind + size.to_bytes(head - 1, "big") + b"p" * size
+    return (b"\x93" if keys else b"\x91") + heads[array] + payload * count + keys
+
+
+@settings(deadline=None, max_examples=400)
 @given(
-    st.sampled_from([0, 1, 5, 255, 256, 300, 65_536]),
-    st.integers(1, 20),
+    st.sampled_from([(0, 2), (1, 2), (255, 2), (0, 3), (7, 3), (256, 3), (3, 5), (65_536, 5)]),
+    st.integers(1, 15),
+    st.sampled_from([1, 3, 5]),
     st.booleans(),
-    st.integers(0, 700),
+    st.integers(0, 40),
     st.integers(0, 3),
     st.binary(max_size=3),
 )
 def test_payloads_of_one_size_are_judged_as_all_others_are(
-    size: int, count: int, has_keys: bool, at: int, removed: int, inserted: bytes
+    form: tuple[int, int],
+    count: int,
+    array: int,
+    has_keys: bool,
+    at: int,
+    removed: int,
+    inserted: bytes,
 ) -> None:
-    payloads = [bytes([number]) * size for number in range(count)]
-    data = batches.encode(payloads, [b"key"] * count if has_keys else None)
-    assert judged(data) == count
+    size, head = form
+    keys = msgspec.msgpack.encode([b"key"] * count) + b"\xc0" if has_keys else b""
+    data = packed_alike(size, count, head, array, keys)
+    assert judged_twice(data) == count
     # Mostly where it hurts: at the head, at that of a payload, and at the end.
-    for place in (at, at % 8, 3 + (size + 2) * (at % count), len(data) - at % 8):
-        changed = data[:place] + inserted + data[place + removed :]
-        found = []
-        for many in (1, 1 << 32):
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(batches, "_MANY", many)
-                found.append(judged(changed))
-        assert found[0] == found[1]
+    payload = 1 + array + (head + size) * (at % count)
+    for place in (at, at % 8, payload + at % (head + 1), len(data) - at % 8):
+        judged_twice(data[:place] + inserted + data[place + removed :])
 
 
-@pytest.mark.parametrize("changed", [3, 4, 3 + 102 * 5, 4 + 102 * 9])
-def test_a_payload_of_another_size_among_alike_ones_is_found(changed: int) -> None:
-    data = bytearray(batches.encode([b"x" * 100] * 200))
-    data[changed + 1] ^= 1
-    assert judged(data) is InvalidArgument
+def judged_twice(data: bytes) -> int | type[RequestRefused]:
+    """As ``judged``, which says the same whether or not payloads may be found to be alike."""
+    found = []
+    for many in (1, 1 << 32):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(batches, "_MANY", many)
+            found.append(judged(data))
+    assert found[0] == found[1]
+    return found[0]
+
+
+@pytest.mark.parametrize("form", [(100, 2), (300, 3), (70_000, 5)])
+@pytest.mark.parametrize("array", [3, 5])
+def test_payloads_that_are_alike_are_not_made(form: tuple[int, int], array: int) -> None:
+    size, head = form
+    data = packed_alike(size, 100, head, array, b"")
+    assert peak_of(lambda: batches.validate(data)) < 5000
+    data = packed_alike(size, 100, head, array, b"\xc0\xc0")
+    assert peak_of(lambda: batches.validate(data)) < 5000
+
+
+def test_payloads_that_are_alike_keep_the_limit() -> None:
+    data = batches.encode([b"x" * 100] * 200)
+    assert batches.validate(data, msgspec.structs.replace(LIMITS, message_bytes=100)) == 200
+    with pytest.raises(MessageTooLarge):
+        batches.validate(data, msgspec.structs.replace(LIMITS, message_bytes=99))
+
+
+@pytest.mark.parametrize("form", [(100, 2), (3, 3), (300, 3), (3, 5), (70_000, 5)])
+@pytest.mark.parametrize("number", [0, 1, 99])
+def test_a_head_among_alike_ones_that_is_another_is_found(
+    form: tuple[int, int], number: int
+) -> None:
+    size, head = form
+    data = bytearray(packed_alike(size, 100, head, 3, b""))
+    for place in range(head):
+        data[4 + (head + size) * number + place] ^= 1
+        assert judged_twice(bytes(data)) is InvalidArgument
+        data[4 + (head + size) * number + place] ^= 1
 
 
 def judged(data: bytes | bytearray) -> int | type[RequestRefused]:

@@ -10,6 +10,7 @@ import pytest
 from simulated_disk import Call, SimulatedDisk
 
 from mbctl.files import Directory, Disk, File, is_full, named
+from mbctl.journal.segment import create_segment
 
 
 @pytest.fixture(params=["real", "simulated"])
@@ -206,6 +207,18 @@ def test_an_error_of_a_file_names_it(simulated: tuple[SimulatedDisk, Directory],
         FILE_CALLS[kind](file)
     assert caught.value.filename == "/data/log"
     assert not disk._faults[0].times
+
+
+def test_an_error_of_a_file_that_was_renamed_names_it_as_it_is(
+    simulated: tuple[SimulatedDisk, Directory],
+) -> None:
+    disk, directory = simulated
+    file = create_segment(directory, 7, 4096, bytes(16), 0).file
+    assert str(file.path) == "/data/0000000007.segment"
+    disk.fail(of_kind("fdatasync"), OSError(errno.EIO, "broken"))
+    with pytest.raises(OSError, match="broken") as caught:
+        file.sync()
+    assert caught.value.filename == "/data/0000000007.segment"
 
 
 @pytest.mark.parametrize("kind", DIRECTORY_CALLS | WHOLE_DIRECTORY_CALLS)

@@ -108,7 +108,10 @@ class Runner:
         is_late = number and time.monotonic() - self._began > self._plan.seconds_max
         for name, figure in figures.items():
             self._watch(f"{case.title}: {name}", self._done, self._total)
-            if figure.status == "ok" and not is_late:
+            is_lost = name in PEERS and self._failures[name] >= _FAILURES_MAX
+            if is_lost and not figure.values:
+                figure.status, figure.note = "failed", f"given up after {_FAILURES_MAX} failures"
+            elif figure.status == "ok" and not is_lost and not is_late:
                 trial = Trial(stage, name, self._numbered(case), self._plan.seconds)
                 self._run_once(trial, figure)
             self._done += 1
@@ -130,13 +133,10 @@ class Runner:
                 figure.status = "partial"
 
     def _run_once(self, trial: Trial, figure: Figure) -> None:
-        name = trial.system
-        if name in PEERS and self._failures[name] >= _FAILURES_MAX:
-            figure.status, figure.note = "failed", f"given up after {_FAILURES_MAX} failures"
-        elif not _excused(figure, partial(self._measure, trial, figure)):
-            self._failures[name] += 1
+        if not _excused(figure, partial(self._measure, trial, figure)):
+            self._failures[trial.system] += 1
             # It begins anew, and if it does not even stop, the figure says that.
-            _excused(figure, partial(trial.stage.forget, name))
+            _excused(figure, partial(trial.stage.forget, trial.system))
 
     def _measure(self, trial: Trial, figure: Figure) -> None:
         # Memory that a process gets for the first time is made by the system, on a virtual machine
@@ -189,7 +189,9 @@ def _note_ratios(figures: dict[str, Figure]) -> None:
     if ours is None or ours.status != "ok":
         return
     for name, figure in figures.items():
-        if name != "mbctl" and figure.status == "ok" and figure.values[-1] and ours.values[-1]:
+        # One of a system that was given up has nothing of this round.
+        is_whole = figure.status == "ok" and len(figure.values) == len(ours.values)
+        if name != "mbctl" and is_whole and figure.values[-1] and ours.values[-1]:
             ratio = ours.values[-1] / figure.values[-1]
             figure.ratios.append(ratio if figure.better == "more" else 1 / ratio)
 

@@ -73,9 +73,8 @@ class Keeper:
 
     def add_sealed(self, sizes: dict[int, int]) -> None:
         """Take over segments that were sealed."""
-        if sizes:
-            self._census.add_sealed(sizes)
-            self.tidy()
+        self._census.add_sealed(sizes)
+        self.tidy()
 
     def expect(self, state_size: int) -> None:
         """Keep room for a snapshot that takes in ``state_size`` bytes more."""

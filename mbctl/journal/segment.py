@@ -85,7 +85,7 @@ def create_segment(
         with suppress(OSError):
             directory.unlink(temporary)
         raise
-    file.path = directory.path / name
+    file.renamed(directory.path / name)
     return Segment(number, file, capacity)
 
 

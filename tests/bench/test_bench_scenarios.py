@@ -7,9 +7,11 @@ import pytest
 
 from mbctl.bench.cases import Case, Trial
 from mbctl.bench.catalogue import SCENARIOS
+from mbctl.bench.figures import Measured
 from mbctl.bench.running import MACHINE, Plan, Runner, faults_in
 from mbctl.bench.session import Session, Wish
 from mbctl.bench.stage import Stage
+from mbctl.bench.systems.registry import system
 
 # One of each kind; the others differ by how many there are of something.
 QUICK = (
@@ -103,6 +105,28 @@ def test_case_that_fails_says_so_and_the_rest_goes_on() -> None:
     assert (first.status, first.values) == ("failed", [])
     assert first.note.startswith("WorkerFailed: TypeError: unsupported operand")
     assert (second.status, len(second.values)) == ("ok", 2)
+
+
+def test_a_peer_that_is_given_up_keeps_what_it_did_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mbctl.bench.running.system", lambda name: system("mbctl"))
+    tried: list[str] = []
+
+    def measure(trial: Trial) -> Measured:
+        if trial.system == "redis":
+            tried.append(trial.case.name)
+            if trial.case.name != "good":
+                raise ValueError("broken")
+        return Measured(1.0)
+
+    names = ["good", *map(str, range(4))]
+    cases = [Case(name=name, title=name, unit="msg/s", measure=measure) for name in names]
+    runner = Runner(Plan(cases=cases, peers=["redis"], repeat=2), lambda *_: None)
+    runner.run()
+    ours, theirs = runner.figures[::2], runner.figures[1::2]
+    assert [(f.status, f.values) for f in ours] == [("ok", [1.0, 1.0])] * 5
+    assert [(f.status, f.values) for f in theirs] == [("ok", [1.0]), *[("failed", [])] * 4]
+    assert (theirs[0].ratios, theirs[-1].note) == ([1.0], "given up after 3 failures")
+    assert tried == ["good", "0", "1", "2"]
 
 
 def _break(trial: Trial) -> None:  # type: ignore[return]
