@@ -253,6 +253,22 @@ def test_payloads_that_are_alike_are_not_made(form: tuple[int, int], array: int)
     assert peak_of(lambda: batches.validate(data)) < 5000
 
 
+@pytest.mark.parametrize("sizes", [[1024], [1024, 0], [1, 1024]])
+def test_many_keys_keep_the_limit(sizes: list[int]) -> None:
+    count = 100
+    keys: list[bytes | None] = [b"k" * sizes[n % len(sizes)] for n in range(count)]
+    assert batches.validate(batches.encode([b""] * count, keys)) == count
+    keys = [None if key is None else key + b"k" for key in keys]
+    with pytest.raises(MessageTooLarge, match="the key has 1025 bytes"):
+        batches.validate(batches.encode([b""] * count, keys))
+    with pytest.raises(MessageTooLarge, match="the key has 1025 bytes"):
+        batches.check_keys(keys, LIMITS)
+    some = [key if number % 2 else None for number, key in enumerate(keys)]
+    some[1] = b"k" * 1025
+    with pytest.raises(MessageTooLarge):
+        batches.validate(batches.encode([b""] * count, some))
+
+
 def test_payloads_that_are_alike_keep_the_limit() -> None:
     data = batches.encode([b"x" * 100] * 200)
     assert batches.validate(data, msgspec.structs.replace(LIMITS, message_bytes=100)) == 200

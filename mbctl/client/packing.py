@@ -218,7 +218,9 @@ def to_keys(keys: Sequence[Key | None] | None) -> list[bytes | None] | None:
         column = msgspec.convert(listed, list[bytes | None], builtin_types=(bytes,))
     except (msgspec.ValidationError, UnicodeEncodeError):
         column = [None if key is None else to_bytes(key, "key") for key in listed]
-    return None if column and column.count(None) == len(column) else column
+    # To compare all of them with None takes as long as to make a column of them.
+    is_empty = column and column[0] is None and column.count(None) == len(column)
+    return None if is_empty else column
 
 
 def to_headers(headers: Sequence[HeadersLike | None] | None) -> list[dict[str, str] | None] | None:
