@@ -29,18 +29,24 @@ class Content(msgspec.Struct, frozen=True):
     size: int = 100
     numbered: bool = False
     seed: int = 1
+    mixed: bool = False
+    """Whether sizes go evenly from half of ``size`` to half as much again."""
 
 
 def pool_of(content: Content, publisher: int) -> list[bytes]:
     """The payloads of one publisher, which repeat; the same list for the same arguments."""
-    return _pool(content.size, content.seed, publisher)
+    return _pool(content.size, content.seed, publisher, content.mixed)
 
 
 @lru_cache(maxsize=32)
-def _pool(size: int, seed: int, publisher: int) -> list[bytes]:
+def _pool(size: int, seed: int, publisher: int, mixed: bool) -> list[bytes]:
     count = min(max(POOL_BYTES // size, 16), POOL_MESSAGES_MAX)
-    drawn = random.Random(seed * 256 + publisher).randbytes((size - 1) * count)
+    source = random.Random(seed * 256 + publisher)
     head = bytes([publisher])
+    if mixed:
+        sizes = range(max(size // 2, HEAD) - 1, size + size // 2)
+        return [head + source.randbytes(source.choice(sizes)) for _ in range(count)]
+    drawn = source.randbytes((size - 1) * count)
     return [head + drawn[n * (size - 1) : (n + 1) * (size - 1)] for n in range(count)]
 
 

@@ -8,8 +8,15 @@ import pytest
 from mbctl.bench.payloads import HEAD, Check, Content, batches_of
 
 BATCH = 7
-CONTENTS = [Content(size=30), Content(size=30, numbered=True)]
-each_content = pytest.mark.parametrize("content", CONTENTS, ids=["plain", "numbered"])
+CONTENTS = [
+    Content(size=30),
+    Content(size=30, numbered=True),
+    Content(size=30, mixed=True),
+    Content(size=10, mixed=True, numbered=True),
+]
+each_content = pytest.mark.parametrize(
+    "content", CONTENTS, ids=["plain", "numbered", "mixed", "mixed and numbered"]
+)
 
 
 def sent(content: Content, count: int, publisher: int = 0) -> list[bytes]:
@@ -103,3 +110,9 @@ def test_payloads_have_their_size_and_differ(size: int) -> None:
         assert len(set(messages)) == BATCH
         assert messages == sent(content, BATCH)
         assert messages[0] not in sent(content, BATCH, publisher=1)
+
+
+def test_mixed_sizes_go_from_half_to_half_as_much_again() -> None:
+    sizes = [len(payload) for payload in sent(Content(size=100, mixed=True), 5000)]
+    assert (min(sizes), max(sizes)) == (50, 150)
+    assert 98 < sum(sizes) / len(sizes) < 102

@@ -8,7 +8,7 @@ from mbctl.bench.showing import amount, legend
 from mbctl.bench.systems.registry import PEERS
 
 COMPARED = (
-    *("publish", "publish.each", "end-to-end", "end-to-end.durable"),
+    *("publish", "publish.each", "end-to-end", "end-to-end.mixed", "end-to-end.durable"),
     *("fan-out", "fan-out.durable", "fan-in", "sizes.1024", "sizes.16384"),
     *("durable", "durable.one", "durable.64", "latency.ack", "latency.ack.durable"),
     *("latency.delivery", "latency.open", "memory", "memory.durable", "start-up"),

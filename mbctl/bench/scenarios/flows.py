@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from functools import partial
 
+import msgspec
+
 from mbctl.bench import jobs
 from mbctl.bench.cases import Case, Measure, On, Trial
 from mbctl.bench.figures import Measured
@@ -63,6 +65,11 @@ def end_to_end() -> list[Case]:
     return [
         rate("end-to-end", "end to end, 1 to 1", measure),
         rate("end-to-end.durable", "end to end, 1 to 1, durable", measure, SYNCED),
+        # Payloads of one size are found to be whole with less work than these.
+        msgspec.structs.replace(
+            rate("end-to-end.mixed", "end to end, 1 to 1, of mixed sizes", measure, on="ours"),
+            content=Content(mixed=True),
+        ),
     ]
 
 
