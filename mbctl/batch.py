@@ -236,7 +236,7 @@ def validate(batch: Buffer, limits: Limits = LIMITS) -> int:
 
 def _validate_payloads(view: memoryview, count: int, limits: Limits) -> _OtherColumns | _RawColumns:
     """Look at the payloads, and take the batch apart into columns."""
-    alike = _alike(view[1:], count)
+    alike = _alike(view[1:], count) if count >= _MANY else None
     if alike is not None:
         size, rest = alike
         check_size("payload", size, limits.message_bytes)
@@ -259,8 +259,6 @@ def _alike(view: memoryview, count: int) -> tuple[int, memoryview] | None:
     They are if at equal distances there is the head of the first: then each ends where
     the next begins. That is a seventh of the work of making them, where they are many.
     """
-    if count < _MANY:
-        return None
     at = _ARRAY_HEADS.get(view[0], 1)
     head = _BIN_HEADS.get(view[at], 0) if at < len(view) else 0
     size = int.from_bytes(view[at + 1 : at + head], "big")
@@ -283,7 +281,7 @@ def _validate_keys(column: memoryview, count: int, limits: Limits) -> None:
     if column == _NIL:
         return
     _check_length(column, count)
-    alike = _alike(column, count)
+    alike = _alike(column, count) if count >= _MANY else None
     if alike is not None and not alike[1]:
         check_size("key", alike[0], limits.key_bytes)
         return

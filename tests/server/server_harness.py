@@ -6,12 +6,14 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from broker_process import PATIENCE_S, wait_until
 
 from mbctl import batch as batches
 from mbctl.engine.local import LocalEngine
+from mbctl.engine.opening import StorageOptions, open_storage
 from mbctl.journal.memory import MemoryJournal
 from mbctl.model import KIB, LIMITS, MIB, Limits
 from mbctl.server.runtime import AsyncioRuntime, loop_factory
@@ -50,9 +52,12 @@ class ServerInside:
         limits: Limits = LIMITS,
         *,
         journal: MemoryJournal | None = None,
+        data: Path | None = None,
         loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     ) -> None:
+        """What is sent is kept in ``data``, or else in the journal, which is in memory."""
         self.limits = limits
+        self.data = data
         self.journal = journal or MemoryJournal(_MAX_BYTES)
         self.troubles: list[dict[str, Any]] = []
         """What the loop's exception handler was told."""
@@ -82,7 +87,11 @@ class ServerInside:
         self._loop.set_exception_handler(lambda _, context: self.troubles.append(context))
         self._stopping = asyncio.Event()
         runtime = AsyncioRuntime(self._loop)
-        self.engine = LocalEngine(self.journal, runtime, self.limits)
+        if self.data is None:
+            self.engine = LocalEngine(self.journal, runtime, self.limits)
+        else:
+            storage = open_storage(StorageOptions(directory=self.data), runtime, print)
+            self.engine = storage.engine(runtime, self.limits)
         self.server = Server(self.engine, self.limits, self._loop)
         await self.server.start("127.0.0.1", 0)
         self.address = self.server.address
