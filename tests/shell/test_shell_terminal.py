@@ -23,16 +23,22 @@ def _open(terminal: Open, kind: str, *options: str, **env: str) -> Terminal:
 
 
 def _wait_for_prompt(shell: Terminal) -> None:
-    """Wait until the shell takes keys again: control keys are lost on it before."""
+    """Wait until keys go to the prompt: before that they go to what runs."""
     shell.wait(lambda lines: lines[-1].startswith(" connected "))
 
 
-def _wait_for_pull(server: str, topic: str) -> None:
-    """Return when somebody waits for messages of the topic."""
+def _open_waiting(terminal: Open, server: str, topic: str) -> Terminal:
+    """A subscriber's shell whose pull waits for the second message of the topic."""
+    _send(server, topic, b"one")
+    shell = _open(terminal, "subscriber")
+    shell.enter(f"subscribe {topic} --from new")
+    shell.wait(lambda lines: any(f"is subscribed to {topic} from #1" in line for line in lines))
+    shell.enter("pull --wait 600")
     deadline = time.monotonic() + PATIENCE_S
     with Admin(server) as admin:
         while not admin.subscriptions(topic)[0].waiting_pulls:
             assert time.monotonic() < deadline
+    return shell
 
 
 def _send(server: str, topic: str, *payloads: bytes) -> None:
@@ -112,12 +118,7 @@ def test_control_c_ends_follow_and_not_the_shell(terminal: Open, server: str, to
 def test_control_c_ends_a_waiting_pull_and_not_the_shell(
     terminal: Open, server: str, topic: str
 ) -> None:
-    _send(server, topic, b"one")
-    shell = _open(terminal, "subscriber")
-    shell.enter(f"subscribe {topic} --from new")
-    shell.wait(lambda lines: any(f"is subscribed to {topic} from #1" in line for line in lines))
-    shell.enter("pull --wait 600")
-    _wait_for_pull(server, topic)
+    shell = _open_waiting(terminal, server, topic)
     shell.type(CTRL_C)
     shell.wait_for("interrupted")
     _send(server, topic, b"two")
@@ -139,12 +140,7 @@ def test_control_d_leaves_and_says_what_stays(terminal: Open, server: str, topic
 def test_control_d_while_a_verb_runs_leaves_after_it(
     terminal: Open, server: str, topic: str
 ) -> None:
-    _send(server, topic, b"one")
-    shell = _open(terminal, "subscriber")
-    shell.enter(f"subscribe {topic} --from new")
-    shell.wait(lambda lines: any(f"is subscribed to {topic} from #1" in line for line in lines))
-    shell.enter("pull --wait 600")
-    _wait_for_pull(server, topic)
+    shell = _open_waiting(terminal, server, topic)
     shell.type(CTRL_D)
     _send(server, topic, b"two")
     shell.wait(lambda lines: any(line.endswith(f"{topic} #1 two") for line in lines))
